@@ -173,7 +173,7 @@ def test_one_refused_item_of_a_stretch(spool: Path) -> None:
 
 
 @pytest.mark.usefixtures("each_kind_of_store")
-def test_quickly_collected_points_of_a_run_that_is_set_aside(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quickly_collected_points_of_a_blocked_run(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Points that were collected before their run was blocked are there, once, when it can be written again."""
     store = MemoryStore()
     apart: list[int] = []

@@ -167,7 +167,7 @@ class TestDrop:
         assert run_command("sync").returncode == 0
         assert {run.info.run_name for run in all_runs(sqlite_store)} == {"churn"}
 
-    def test_runs_that_are_set_aside(self, start: StartProgram, spool: Path) -> None:
+    def test_blocked_runs(self, start: StartProgram, spool: Path) -> None:
         """Events that are blocked count, and may be dropped while their program runs."""
         program = start(LIVING)
         assert program.say() == "recorded"

@@ -148,7 +148,7 @@ def test_one_run_holds_up_no_other(cause: str, machine: Machine, caplog: pytest.
     assert named(store)["other"] == "FINISHED"
     progress = read_progress(process.directory)
     assert progress is not None
-    assert progress.set_aside >= 1
+    assert progress.blocked >= 1
     assert progress.deferred
     assert first.hex() in [run.run for run in read_blocked(process.directory)]
     if cause == "our code fails over an event":  # The run itself is there, so what is below it need not wait.
@@ -206,7 +206,7 @@ def test_events_of_a_stretch_that_fails_are_held_once(machine: Machine) -> None:
 
 
 @pytest.mark.usefixtures("each_kind_of_store")
-def test_later_events_of_a_run_that_is_set_aside_wait_behind_earlier_ones(machine: Machine) -> None:
+def test_later_events_of_a_blocked_run_wait_behind_earlier_ones(machine: Machine) -> None:
     """A run's later events, recorded before the run is tried again, replace what was held."""
     store, process = machine.store, Process(machine.spool)
     run = process.open("run")
@@ -252,7 +252,7 @@ def test_one_failure_sets_nothing_aside(machine: Machine, caplog: pytest.LogCapt
     process.metric(run, "m", 1.0)
     rounds(machine, 2)
     assert len(store.named("run").points) == 1
-    assert "set aside" not in caplog.text
+    assert "blocked" not in caplog.text
     process.die()
 
 
@@ -291,7 +291,7 @@ def test_a_store_that_answers_nothing_sets_nothing_aside(error: Exception, machi
     rounds(machine)
     progress = read_progress(process.directory)
     assert progress is not None
-    assert (progress.set_aside, bool(progress.blocked_since)) == (0, True)
+    assert (progress.blocked, bool(progress.blocked_since)) == (0, True)
     machine.store.before = lambda *_: None
     rounds(machine)
     assert list(named(machine.store)) == ["run", "second"]

@@ -207,7 +207,7 @@ def test_beside_a_run_that_is_set_aside(here: str, log_lines: list[str]) -> None
         assert mlflow.get_experiment_by_name(f"e{number}") is not None
     assert len([line for line in log_lines if "plain MLflow may miss some of it" in line]) == 1
     mlflow.MlflowClient()._tracking_client.restore_experiment(id_)
-    wait_until(lambda: flush(1), "the run that was set aside")
+    wait_until(lambda: flush(1), "the blocked run")
 
 
 def test_on_a_run_of_plain_mlflow(here: str) -> None:

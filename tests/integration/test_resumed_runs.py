@@ -211,7 +211,7 @@ def test_deleted_run_waits(machines: MakeMachine, caplog: pytest.LogCaptureFixtu
     process.close(again, "FAILED")
     process.close(process.open("another"))
     rounds(machine)
-    (message,) = [record.message for record in caplog.records if "set aside" in record.message]
+    (message,) = [record.message for record in caplog.records if "blocked" in record.message]
     assert all(part in message for part in ("abc", "77" * 16, again.hex(), "mlflow runs restore", "trackdsl drop"))
     assert store.named("another").status == "FINISHED"
     store.runs["abc"].deleted = False
@@ -236,7 +236,7 @@ def test_run_that_is_not_there_yet(machines: MakeMachine, caplog: pytest.LogCapt
     second.die()
     rounds(here)
     assert not store.runs
-    (message,) = [r.message for r in caplog.records if "set aside" in r.message and "no run" in r.message]
+    (message,) = [r.message for r in caplog.records if "blocked" in r.message and "no run" in r.message]
     assert run.hex() in message
     assert again.hex() in message
     rounds(there)

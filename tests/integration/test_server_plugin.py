@@ -468,7 +468,7 @@ def test_an_answer_about_another_run_is_not_believed() -> None:
 
 @pytest.mark.parametrize("content", [b"{}", b'{"experiment": {}}', b"<html>Sign in</html>"])
 def test_a_page_of_another_program_is_no_deleted_experiment(content: bytes, tmp_path: Path) -> None:
-    """If another program answers at the address, delivery waits and says so, and sets no run aside."""
+    """If another program answers at the address, delivery waits and says so, and blocks no run."""
     gateway = Gateway(answer=lambda *_: (200, content, {"Content-Type": "application/json"}))
     with contextlib.closing(gateway):
         sink = MlflowSink(gateway.uri, str(tmp_path), own=True)

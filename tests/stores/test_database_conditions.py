@@ -181,7 +181,7 @@ def test_an_artifact_folder_that_is_too_long_for_the_column(store: Store, tmp_pa
     assert [row["experiment_id"] for row in rows["runs"]] == ["other"]
     status = run_command("status").stdout
     assert "too long" in status
-    assert "set aside" in status
+    assert "blocked" in status
     worker.close()
     location = tmp_path / "a"
     store.execute(f"UPDATE experiments SET artifact_location = '{location}' WHERE name = 'churn'")  # noqa: S608

@@ -50,7 +50,7 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
         os.killpg(pid, 9)
 
 
-def test_a_run_that_its_user_may_not_write_is_set_aside(
+def test_a_run_that_its_user_may_not_write_is_blocked(
     server: str, start: StartProgram, monkeypatch: pytest.MonkeyPatch, names: Callable[[], list[str]]
 ) -> None:
     """Other runs arrive, `status` says why this one does not, and `sync` of a user who may write delivers it."""
@@ -67,7 +67,7 @@ def test_a_run_that_its_user_may_not_write_is_set_aside(
     assert code == 0, err
     done = sync(**BOB)
     assert done.returncode == 1
-    assert "set aside" in done.stderr
+    assert "blocked" in done.stderr
     assert names() == ["in-bobs-own"]
     status = subprocess.run(
         [sys.executable, "-m", "trackdsl.cli", "status"], capture_output=True, text=True, check=True

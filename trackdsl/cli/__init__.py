@@ -213,7 +213,7 @@ def drop(what: str, yes: bool, as_json: bool, spool: Path | None) -> None:
 
     JOURNAL is a name that `trackdsl status` shows. RUN is trackdsl's id of a run that waits in a journal. The first
     characters are enough if they are unique. The command first shows which records you lose. It refuses to delete the
-    journal of a program that still runs, but it can delete a single run that is set aside. It does not change runs that
+    journal of a program that still runs, but it can delete a single blocked run. It does not change runs that
     MLflow has. The exit code is 0 if the records were deleted, else 1.
 
     If only the address is wrong, use `trackdsl sync --to URI` to deliver the runs to another store.

@@ -96,7 +96,7 @@ def _drop_run(found: _Choice) -> bool:
 
 def _check_has_ended(found: _Choice) -> None:
     why_not = found.waiting.why_not
-    # A run that is set aside can be dropped at any time, because no request for it is under way.
+    # A blocked run can be dropped at any time, because no request for it is under way.
     if found.run is not None and any(found.run.id == each.run for each in read_blocked(found.journal.directory)):
         return
     if why_not:

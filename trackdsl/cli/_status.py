@@ -214,9 +214,9 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
     found += [f"{what} is missing: its records are lost" for what in journal.missing()]
     until = "until the cause is fixed; `trackdsl status --json` lists"
     elsewhere = "that another machine delivers"
-    artifacts = 0 if progress.set_aside else progress.deferred - progress.held
+    artifacts = 0 if progress.blocked else progress.deferred - progress.held
     for count, one, many in (
-        (progress.set_aside, f"run is set aside {until} it", f"runs are set aside {until} them"),
+        (progress.blocked, f"run is blocked {until} it", f"runs are blocked {until} them"),
         (artifacts, "artifact waits for its store", "artifacts wait for their store"),
         (progress.held, f"event waits for a run {elsewhere}", f"events wait for runs {elsewhere}"),
         (progress.damaged, "damaged record was skipped", "damaged records were skipped"),
@@ -278,8 +278,8 @@ def _entry(journal: Journal) -> dict[str, Any]:
         "blocked_since": _iso(progress.blocked_since or None),
         "error": journal.error or None,
         "deferred": progress.deferred - progress.held,
-        "aside": progress.held,
-        "set_aside": [
+        "held": progress.held,
+        "blocked_runs": [
             {"run": run.run, "name": mask_prose(run.name), "reason": mask_prose(run.reason)}
             for run in read_blocked(journal.directory)
         ],

@@ -265,7 +265,7 @@ def _reason(journal: Journal) -> str:
     what = f"{size(journal.bytes_left())} of events for {journal.target}"
     progress = journal.progress
     if not journal.bytes_left():
-        kept = "events" if progress.held or progress.set_aside else "artifacts"
+        kept = "events" if progress.held or progress.blocked else "artifacts"
         what = f"{progress.deferred} {kept} for {journal.target}" if progress.deferred else "the ends of its runs"
     return f"{what}: {journal.brief_error or 'no progress, and no error is known; try a longer --timeout'}"
 

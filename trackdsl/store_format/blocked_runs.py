@@ -1,4 +1,4 @@
-"""Runs that delivery has set aside, in the ledger of a journal: `trackdsl status` shows them."""
+"""The blocked runs of a journal, in its ledger: `trackdsl status` shows them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _ID_LENGTH = 16
 
 
 class BlockedRun(msgspec.Struct, frozen=True):
-    """A run that is set aside.
+    """A blocked run.
 
     Attributes:
         run: our id of it, in hexadecimal.
         name: its name; empty if unknown.
-        reason: why it is set aside.
+        reason: why it is blocked.
     """
 
     run: str
@@ -27,6 +27,6 @@ class BlockedRun(msgspec.Struct, frozen=True):
 
 
 def read_blocked(directory: Path) -> list[BlockedRun]:
-    """The runs of a journal that are set aside."""
+    """The blocked runs of a journal."""
     found = latest(changes_in(read_journal(directory)), BLOCKED)
     return [BlockedRun(id_.hex(), name, reason) for id_, (name, reason) in found.items() if len(id_) == _ID_LENGTH]

@@ -86,7 +86,7 @@ class Journal:
     def is_stuck(self) -> bool:
         """Whether it may never be delivered."""
         since = self.progress.blocked_since
-        hopeless = self.origin is None or self.wrong_target is not None or self.progress.set_aside > 0
+        hopeless = self.origin is None or self.wrong_target is not None or self.progress.blocked > 0
         return hopeless or bool(since and time.time_ns() - since > _LONG)
 
     @property

@@ -167,7 +167,7 @@ RELEASED: Kind[tuple[int, int], bool] = Kind(5, tuple[int, int], bool)
 DeferredKey = tuple[str, str, bytes]
 DeferredValue = tuple[str, list[str] | None]
 DEFERRED: Kind[DeferredKey, DeferredValue] = Kind(6, DeferredKey, DeferredValue)
-#: Our id of a run that is set aside; its name, and why.
+#: Our id of a blocked run; its name, and why.
 BLOCKED: Kind[bytes, tuple[str, str]] = Kind(7, bytes, tuple[str, str])
 #: Our id of an open run that began in a segment that is removed; the event that began it.
 BEGINNING: Kind[bytes, bytes] = Kind(14, bytes, bytes)

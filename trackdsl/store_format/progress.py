@@ -41,7 +41,7 @@ class Progress(msgspec.Struct, array_like=True):
         clock: the latest time of a metric point, in milliseconds since 1970.
         failures: how often delivery has failed.
         held: how many events wait for runs that another machine delivers.
-        set_aside: how many runs are set aside, see `blocked_runs`.
+        blocked: how many runs are blocked, see `blocked_runs`.
         missing: the segments, and ends of segments, that were missing.
         refused: how many items the store refused: fields, artifacts, everything for a deleted run.
     """
@@ -61,7 +61,7 @@ class Progress(msgspec.Struct, array_like=True):
     clock: int = 0
     failures: int = 0
     held: int = 0
-    set_aside: int = 0
+    blocked: int = 0
     missing: list[str] = []
     refused: int = 0
 

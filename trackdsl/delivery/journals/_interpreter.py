@@ -100,7 +100,7 @@ class Interpreter:
 
     @property
     def blocked(self) -> BlockedRuns:
-        """Its runs that are set aside."""
+        """Its blocked runs."""
         return self.deferral.blocked
 
     @property
@@ -234,7 +234,7 @@ class Interpreter:
         self.sampling.delivered()
 
     def retry(self, sink: Sink) -> bool:
-        """Deliver what waits for an artifact store, for remote runs, or is set aside; returns whether anything was."""
+        """Deliver what waits for an artifact store, for remote runs, or is blocked; returns whether anything was."""
         delivered = self.writer.artifacts.retry(sink)
         trying = self.blocked.due()
         if trying:

@@ -81,9 +81,9 @@ class JournalProgress:
         self.save()
 
     def set_deferred(self, waiting: Waiting, reason: str) -> None:
-        """Set how much is deferred, and why runs are set aside, for the next `save`."""
-        before = self.latest.set_aside
-        self.latest.deferred, self.latest.held, self.latest.set_aside = waiting
+        """Set how much is deferred, and why runs are blocked, for the next `save`."""
+        before = self.latest.blocked
+        self.latest.deferred, self.latest.held, self.latest.blocked = waiting
         if waiting.blocked:
             self.latest.error = reason[:_LONGEST_ERROR]
         elif before:

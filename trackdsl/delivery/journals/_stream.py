@@ -170,9 +170,9 @@ class Stream:
         self._asked = True
         self._interpreter.retry_now()
 
-    def why_set_aside(self, id_: bytes) -> str | None:
-        """Why a run that this journal opens was set aside before it was created; None if it was not."""
-        return self._interpreter.deferral.why_set_aside(id_)
+    def block_reason(self, id_: bytes) -> str | None:
+        """Why a run that this journal opens was blocked before it was created; None if it was not."""
+        return self._interpreter.deferral.block_reason(id_)
 
     def is_dropped(self, id_: bytes) -> bool:
         """Whether a run of this journal was dropped."""

@@ -133,7 +133,7 @@ class Worker:
             self._environments_seen = self.environments.version
             self._retry_all_now()
             for stream in self._streams:
-                if stream.progress.set_aside:  # These runs may need other credentials.
+                if stream.progress.blocked:  # These runs may need other credentials.
                     self.environments.failed(stream.origin.prefix, is_held(stream.directory / "lock"))
         busy = [stream for stream in self._streams if self._deliver(stream)]
         noted = not busy and self._note_changes()

@@ -83,7 +83,7 @@ class _AwaitedJournal:
         return (failed or not again) if self.is_deferred(progress) else bool(progress.blocked_since and failed)
 
     def is_deferred(self, progress: Progress | None) -> bool:
-        """Whether everything is delivered except what is deferred, such as runs that are set aside."""
+        """Whether everything is delivered except what is deferred, such as blocked runs."""
         return progress is not None and bool(progress.deferred) and progress.position >= self.end
 
 
@@ -181,7 +181,7 @@ class Wait:
         if not left:
             return
         known = [progress for _, progress in left if progress is not None]
-        blocked = [progress.error for progress in known if progress.blocked_since or progress.set_aside]
+        blocked = [progress.error for progress in known if progress.blocked_since or progress.blocked]
         why = next(iter(blocked), "").partition("\n")[0] or "delivery continues in the background"
         report("left", f"trackdsl: not everything is at MLflow yet ({why}). It is kept; `trackdsl sync` delivers it.")
 

@@ -99,7 +99,7 @@ class Continuations:
 
         Raises:
             NotYet: a journal that knows it is not read so far.
-            RunBlocked: it is deleted, not there, or set aside.
+            RunBlocked: it is deleted, not there, or blocked.
         """
         wanted = _id_in(name)
         known = None if wanted is None else self._remote_runs.find_here(self._stream, wanted)

@@ -25,7 +25,7 @@ class Waiting(NamedTuple):
     Attributes:
         total: artifacts, tables, held events, and runs whose ends are.
         awaited: of these, events that wait for runs of others.
-        blocked: how many runs are set aside.
+        blocked: how many runs are blocked.
     """
 
     total: int
@@ -34,7 +34,7 @@ class Waiting(NamedTuple):
 
 
 class Deferral:
-    """Holds events back, and sets runs aside together with the events that were read of them.
+    """Holds events back, and blocks runs together with the events that were read of them.
 
     Args:
         stream: the journal.
@@ -44,7 +44,7 @@ class Deferral:
 
     Attributes:
         held: the events that are held back.
-        blocked: the runs that are set aside.
+        blocked: the blocked runs.
         dropped: the runs that are dropped.
         together: whether writes are collected. Then the events of a stretch are not remembered: if one fails, all are
             read again.
@@ -60,14 +60,14 @@ class Deferral:
         self.dropped = DroppedRuns(stream.directory, is_dropped)
         self.together = False
         self._unremembered = unremembered
-        #: What was read of each run in this stretch; if the run is set aside, these events are held too.
+        #: What was read of each run in this stretch; if the run is blocked, these events are held too.
         self._stretch: dict[bytes, list[HeldEvent]] = {}
         for id_ in self.blocked.ids():
             if id_ not in self.held.runs:  # It was delivered just before delivery died, or its end is tried again.
                 self.blocked.remove(id_)
 
     def remember(self, event: events.AnyEvent, end: Position, times: tuple[int, ...] = ()) -> None:
-        """Remember an event that was read of a run: if the run is set aside, its events are held."""
+        """Remember an event that was read of a run: if the run is blocked, its events are held."""
         if not self.together:
             self._stretch.setdefault(event.run, []).append(HeldEvent(event, end, times))
 
@@ -91,7 +91,7 @@ class Deferral:
                     self._outbox.of(id_, run).add_tag(key, text)
 
     def block(self, sink: Sink, id_: bytes, error: Exception, failed: HeldEvent | None = None) -> bool:
-        """Set a run aside, with its events of this stretch. False if an error does not concern this run alone."""
+        """Block a run, with its events of this stretch. False if an error does not concern this run alone."""
         reason = self.blocked.judge(sink, id_, error)
         if reason is None:
             return False
@@ -107,17 +107,17 @@ class Deferral:
         return True
 
     def block_with(self, sink: Sink, event: events.Tags, error: Exception) -> bool:
-        """Set a run aside with an event that delivery adds to it; see `block`."""
+        """Block a run, with an event that delivery adds to it; see `block`."""
         return self.block(sink, event.run, error, HeldEvent(event, START))
 
-    def why_set_aside(self, id_: bytes) -> str | None:
-        """Why a run that this journal opens was set aside before it was created; None if it was not."""
+    def block_reason(self, id_: bytes) -> str | None:
+        """Why a run that this journal opens was blocked before it was created; None if it was not."""
         if self._runs.get(id_) is not None or not (id_ in self.held.unmade or id_ in self.blocked):
             return None
-        return self.blocked.why(id_) or "the run that it belongs to is set aside"
+        return self.blocked.why(id_) or "the run that it belongs to is blocked"
 
     def blocked_runs(self) -> set[bytes]:
-        """Runs that are set aside, including those whose reason is unknown after a restart."""
+        """Blocked runs, including those whose reason is unknown after a restart."""
         return {*self.blocked.ids(), *self.held.unmade}
 
     def waiting(self) -> Waiting:
@@ -130,7 +130,7 @@ class Deferral:
         return self.held.count() + len([id_ for id_ in self.blocked.ids() if id_ not in self.held.runs])
 
     def awaited(self) -> set[bytes]:
-        """The runs that held events wait for, without those that are set aside."""
+        """The runs that held events wait for, without those that are blocked."""
         return self.held.runs - self.blocked_runs()
 
 

@@ -69,7 +69,7 @@ class RunEnding:
             self._what_changed.closed(self._stream, event.run)
 
     def collect_samples(self, wanted: Callable[[bytes], bool] | None = None) -> None:
-        """Collect the system metrics of runs that are delivered or set aside: of the wanted ones, or of all.
+        """Collect the system metrics of runs that are delivered or blocked: of the wanted ones, or of all.
 
         Those of other runs are kept, because these may begin in a later stretch.
         """

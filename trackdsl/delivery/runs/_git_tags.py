@@ -23,7 +23,7 @@ class GitTags:
         runs: its runs.
         refuse: called with what the store refused, and its answer.
         own_tags: adds to tags that the runs have.
-        block: sets a run aside, with an event that could not be delivered, if an error concerns only this run; returns
+        block: blocks a run, with an event that could not be delivered, if an error concerns only this run; returns
             whether it does.
     """
 

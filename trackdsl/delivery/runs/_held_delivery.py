@@ -55,7 +55,7 @@ class HeldDelivery:
 
     def is_released(self, sink: Sink, id_: bytes) -> bool:
         """Whether all held events of a run are delivered now, so that its later events can follow."""
-        # `deliver` tries the runs that are set aside, all together.
+        # `deliver` tries the blocked runs, all together.
         if id_ in self._deferral.blocked or id_ in self._deferral.held.unmade or begins_with(id_, self._stream.prefix):
             return False
         return self.deliver(sink, id_)

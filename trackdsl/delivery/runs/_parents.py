@@ -2,7 +2,7 @@
 
 If a parent does not come in time, its child is created as a root with the tag `trackdsl.parent.missing`. The two are
 linked if the parent is created later: after delivery creates such a child, it asks for the parent once more; after it
-creates a run late, it looks for such children. A child whose experiment is deleted at that moment is set aside, and
+creates a run late, it looks for such children. A child whose experiment is deleted at that moment is blocked, and
 linked when the experiment is restored. A run counts as late after GRACE/2. A child waits for at least GRACE
 after it was recorded, so no child can have been given up before that. Runs that are delivered in time, which is nearly
 all, cost nothing.
@@ -69,7 +69,7 @@ class Parents:
 
         Args:
             sink: the store.
-            deferral: sets a child aside whose experiment is deleted, until it is restored.
+            deferral: blocks a child whose experiment is deleted, until it is restored.
         """
         runs = self._stream.runs
         if self._late:

@@ -129,7 +129,7 @@ class RemoteRuns:
 
         Raises:
             NotYet: it may still come.
-            RunBlocked: it is set aside.
+            RunBlocked: it is blocked.
             Unavailable: the store cannot be asked.
         """
         self._waits.pop(asking.directory, None)
@@ -141,7 +141,7 @@ class RemoteRuns:
                 run = _noted(asking, id_, run)
             self._awaited.forget(id_)
             return run
-        self._check_set_aside(id_)
+        self._check_not_blocked(id_)
         self._wait_for_journals(id_, asking)
         if self._awaited.is_due(id_):
             run = self._ask(sink, asking, id_, experiment)
@@ -166,13 +166,13 @@ class RemoteRuns:
 
         Raises:
             NotYet: a journal may note it, and is not read so far.
-            RunBlocked: the run is set aside.
+            RunBlocked: the run is blocked.
         """
         self._waits.pop(asking.directory, None)
         run = self.known(id_)
         if run is None:
             self._find_journals()
-            self._check_set_aside(id_)
+            self._check_not_blocked(id_)
             self._wait_for_journals(id_, asking)
         return run
 
@@ -192,9 +192,9 @@ class RemoteRuns:
             running.append(is_held(stream.directory / "lock"))
         return running
 
-    def _check_set_aside(self, id_: bytes) -> None:
+    def _check_not_blocked(self, id_: bytes) -> None:
         for stream in self._sources(id_):
-            why = stream.why_set_aside(id_)
+            why = stream.block_reason(id_)
             if why is not None:
                 raise RunBlocked(why, waits=True)
 

@@ -1,7 +1,7 @@
-"""Runs that are set aside: they cannot be created or written now, although the store works.
+"""Blocked runs: they cannot be created or written now, although the store works.
 
 An experiment may be deleted, or this user may not write to it; or a request makes the server or our code fail every
-time. If the whole store is unreachable, everything waits. Otherwise only the run is set aside: its events go to
+time. If the whole store is unreachable, everything waits. Otherwise only the run is blocked: its events go to
 `HeldEvents`, and delivery tries them again at intervals, in order, also after a restart. The journal's ledger lists
 these runs with the reasons for `trackdsl status`; nothing else depends on that.
 """
@@ -21,10 +21,10 @@ from trackdsl.errors import format_error, logger
 from trackdsl.store_format.blocked_runs import BlockedRun
 from trackdsl.store_format.ledger import BLOCKED
 
-#: A run is set aside after this many equal failures, while the store answers other requests.
+#: A run is blocked after this many equal failures, while the store answers other requests.
 _ENOUGH_FAILURES = 3
 _LONGEST_PAUSE = 60.0
-#: The same if a run waits for a run of another journal that is set aside: checking that costs nothing.
+#: The same if a run waits for a blocked run of another journal: checking that costs nothing.
 _LONGEST_PAUSE_FOR_OTHERS = 5.0
 _LONGEST_REASON = 1000
 #: Errors that concern the machine, not a run.
@@ -32,7 +32,7 @@ _OF_THE_MACHINE = (errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EN
 
 
 class BlockedRuns:
-    """The runs of one journal that are set aside.
+    """The blocked runs of one journal.
 
     Args:
         ledger: the journal's ledger.
@@ -57,25 +57,25 @@ class BlockedRuns:
         return id_ in self._runs
 
     def ids(self) -> list[bytes]:
-        """Our ids of the runs that are set aside."""
+        """Our ids of the blocked runs."""
         return list(self._runs)
 
     def why(self, id_: bytes) -> str:
-        """Why a run is set aside; empty if it is not."""
+        """Why a run is blocked; empty if it is not."""
         run = self._runs.get(id_)
         return "" if run is None else run.reason
 
     @property
     def reason(self) -> str:
-        """A short text that says which runs are set aside, and why; empty if there are none."""
+        """A short text that says which runs are blocked, and why; empty if there are none."""
         if not self._runs:
             return ""
         first = next(iter(self._runs.values()))
         more = f" and {len(self) - 1} more" if len(self) > 1 else ""
-        return f"run {first.run}{_called(first.name)}{more} set aside: {first.reason}"
+        return f"run {first.run}{_called(first.name)}{more} blocked: {first.reason}"
 
     def judge(self, sink: Sink, id_: bytes, error: Exception) -> str | None:
-        """Why to set a run aside after an error, or None if its store or the machine is the cause.
+        """Why to block a run after an error, or None if its store or the machine is the cause.
 
         Args:
             sink: the store.
@@ -104,7 +104,7 @@ class BlockedRuns:
         return str(error) if expected else f"its delivery fails every time: {mask_text(format_error(error))}"
 
     def add(self, id_: bytes, name: str, reason: str) -> None:
-        """Set a run aside, or update the reason."""
+        """Block a run, or update the reason."""
         reason = reason[:_LONGEST_REASON].encode("utf-8", "replace").decode()
         before = self._runs.get(id_)
         run = BlockedRun(id_.hex(), name or (before.name if before is not None else ""), reason)
@@ -115,7 +115,7 @@ class BlockedRuns:
         if reason not in self._reported:
             self._reported.add(reason)
             logger.warning(
-                "trackdsl: run %s%s is set aside until it can be delivered; other runs are delivered: %s",
+                "trackdsl: run %s%s is blocked until it can be delivered; other runs are delivered: %s",
                 run.run,
                 _called(run.name),
                 reason,
@@ -150,11 +150,11 @@ class BlockedRuns:
         self._postpone()
 
     def retry_now(self) -> None:
-        """Try the runs that are set aside again at once."""
+        """Try the blocked runs again at once."""
         self._next_try = 0.0
 
     def save(self) -> None:
-        """Note the runs that are set aside in the ledger, for `trackdsl status`."""
+        """Note the blocked runs in the ledger, for `trackdsl status`."""
         if not self._changed:
             return
         changed, self._changed = self._changed, {}
@@ -163,7 +163,7 @@ class BlockedRuns:
         try:
             self._ledger.write(BLOCKED.change(id_, self._value(id_)) for id_ in changed)
         except OSError as error:
-            logger.warning("trackdsl cannot note the runs that are set aside: %s", error)
+            logger.warning("trackdsl cannot note the blocked runs: %s", error)
 
     def _value(self, id_: bytes) -> tuple[str, str] | None:
         run = self._runs.get(id_)

@@ -1,8 +1,8 @@
 """Events that cannot be delivered yet. They are held back, so that the rest of the journal is delivered.
 
 Their run may not be at MLflow yet: on another machine, a program may log on a run that MLflow does not know, because
-the machine that opened the run cannot reach the server, or delivers with `trackdsl sync` tomorrow. Or their run is set
-aside, see `_blocked.py`: then all of its events are held, from the first one or from the first stretch that failed.
+the machine that opened the run cannot reach the server, or delivers with `trackdsl sync` tomorrow. Or their run is
+blocked, see `_blocked.py`: then all of its events are held, from the first one or from the first stretch that failed.
 
 `store_format.held_events` describes how the ledger keeps them.
 """

@@ -38,8 +38,8 @@ class OpenJournal(Protocol):
     def reached(self) -> int:
         """The time up to which all events were read, in milliseconds since 1970."""
 
-    def why_set_aside(self, id_: bytes) -> str | None:
-        """Why a run that this journal opens was set aside before it was created; None if it was not."""
+    def block_reason(self, id_: bytes) -> str | None:
+        """Why a run that this journal opens was blocked before it was created; None if it was not."""
 
     def is_dropped(self, id_: bytes) -> bool:
         """Whether a run of this journal was dropped."""

@@ -1,4 +1,4 @@
-"""The errors of stores, and what delivery does after each: waits, tries again, sets aside, or leaves out."""
+"""The errors of stores, and what delivery does after each: waits, tries again, blocks a run, or leaves out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RunBlocked(Unavailable):
 
     Attributes:
         experiment: whether the cause is the run's experiment, and so applies to all runs in it.
-        waits: whether it waits for a run of another journal that is set aside.
+        waits: whether it waits for a blocked run of another journal.
     """
 
     def __init__(self, message: str, *, experiment: bool = False, waits: bool = False) -> None:
