@@ -223,10 +223,10 @@ def _misuses() -> dict[str, tuple[Callable[[], Any], type[Exception], str]]:
         "template over no parameter": (
             lambda: stage("fit-{modl}")(two),
             trackdsl.TemplateError,
-            "no parameter of two()",
+            "not a parameter of two()",
         ),
         "template with a lone brace": (lambda: stage("fit-{")(two), trackdsl.TemplateError, "{{ and }}"),
-        "params that are none": (lambda: stage(params=["z"])(two), trackdsl.OptionError, "no parameter of two()"),
+        "params that are none": (lambda: stage(params=["z"])(two), trackdsl.OptionError, "not a parameter of two()"),
         "too many names for the annotation": (
             lambda: track_returns("a", "b", "c")(two),
             trackdsl.ReturnsError,
