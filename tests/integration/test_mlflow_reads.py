@@ -196,7 +196,7 @@ def test_writes_after_ours(here: str) -> None:
         mlflow.create_experiment("new")
 
 
-def test_beside_a_run_that_is_set_aside(here: str, log_lines: list[str]) -> None:
+def test_beside_a_blocked_run(here: str, log_lines: list[str]) -> None:
     """A run that is blocked keeps no read from waiting for the others."""
     id_ = mlflow.create_experiment("gone")
     mlflow.delete_experiment(id_)

@@ -80,7 +80,7 @@ def test_no_delivery(here: str, change_timing: ChangeTiming, monkeypatch: pytest
         assert run.run_id
 
 
-def test_run_that_is_set_aside(here: str, change_timing: ChangeTiming) -> None:
+def test_blocked_run(here: str, change_timing: ChangeTiming) -> None:
     """Nobody waits for a run that is blocked: the error says what is wrong, until it is fixed."""
     change_timing(failing=0.2)
     id_ = mlflow.create_experiment("gone")

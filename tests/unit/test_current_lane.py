@@ -97,7 +97,7 @@ def test_callbacks_of_a_loop_are_in_no_task() -> None:
 
 
 def test_cells_of_notebooks_are_in_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel executes each cell in a task of its own, which is no lane; tasks that a cell begins are."""
+    """A kernel executes each cell in a task of its own, which is not a lane; tasks that a cell begins are."""
     monkeypatch.setitem(sys.modules, "IPython", type(sys)("IPython"))
 
     async def cell() -> list[Any]:
