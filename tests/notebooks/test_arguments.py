@@ -145,5 +145,5 @@ def test_following_many_executions_stays_cheap() -> None:
             step = provenance.begin("", names_of(parsed(cell.format(at))), execution)
             provenance.end(step)
     assert len(step.after) <= 40
-    assert max(map(len, provenance._touched.values())) <= 10
-    assert max(map(len, provenance._objects._held.values())) <= 20
+    assert max(map(len, provenance._state.touched.values())) <= 10
+    assert max(map(len, provenance._state.objects._held.values())) <= 20

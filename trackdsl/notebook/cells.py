@@ -29,14 +29,15 @@ from trackdsl.notebook.arguments import Arguments
 from trackdsl.notebook.evaluation import evaluate, filled, given_name
 from trackdsl.notebook.executions import Execution, Executions, supersedes
 from trackdsl.notebook.export import export
-from trackdsl.notebook.names import Names, names_in, parsed
+from trackdsl.notebook.names import Names, names_in, parsed, with_expressions
 from trackdsl.notebook.outputs import Outputs
 from trackdsl.notebook.page import Page
-from trackdsl.notebook.provenance import Provenance, Step, with_expressions
+from trackdsl.notebook.provenance import Provenance
 from trackdsl.notebook.roots import Opened, Root, root_of, run_around
 from trackdsl.notebook.script import without_ipython
 from trackdsl.notebook.shown import Shown, display_for
 from trackdsl.notebook.staleness import input_tags
+from trackdsl.notebook.steps import Step
 from trackdsl.notebook.syntax import has_line
 from trackdsl.notebook.values import flat_params, record_value, record_variables
 
@@ -100,7 +101,7 @@ class Cells:
         self._root = root
         self._open: list[OpenCell] = []
         self.executions = Executions()
-        self.provenance = Provenance()
+        self.provenance = Provenance(shell.user_ns)
         self._page = Page(shell)
         root.call_before_end(self.export)
         root.call_when_run_begins(self.provenance.note_run)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 #: Begins the effects by which random numbers begin anew, one for each function: what draws some later needs them, and
 #: all that has drawn some since.
 SEED = "<seed "
+#: Something in the process is set, which later code may need.
+PROCESS = "<process>"
 #: Files are written, or read.
 FILES = "<files>"
 #: The same for files with Python code.
@@ -21,6 +23,8 @@ TRACKED = "_tracked"
 ANY_NAME = "*"
 #: Stands for the name of what is called if that is not known at top level: a method of a local variable.
 UNKNOWN = "?"
+#: Stands for a lambda without a name among what is called.
+LAMBDA = "<lambda>"
 #: Modules that show things: code is not needed because it calls them.
 SHOWING = frozenset({"matplotlib", "IPython", "plotly", "seaborn", "altair", "trackdsl", "tqdm", "time", "pprint"})
 #: Modules whose functions return a value and change nothing else, but for what is called as a statement.
@@ -40,12 +44,21 @@ _READING = frozenset({
     "print", "len", "type", "isinstance", "id", "repr", "str", "int", "float", "bool", "round", "abs", "format", "hash",
     "display", "help", "dir", "callable", "hasattr",
 })  # fmt: skip
-_READING_METHODS = frozenset({
-    "head", "tail", "describe", "info", "copy", "items", "keys", "values", "mean", "sum", "std", "var", "min", "max",
-    "count", "nunique", "unique", "value_counts", "groupby", "isna", "corr", "plot", "hist", "tolist", "to_numpy",
-    "astype", "item", "format", "startswith", "endswith", "strip", "split", "join", "lower", "upper", "get",
+#: Methods that leave their object as it is, for all types that have them but classes of the notebook.
+READING_METHODS = frozenset({
+    "head", "describe", "info", "copy", "items", "keys", "values", "mean", "sum", "std", "var", "min", "max", "median",
+    "nunique", "unique", "value_counts", "groupby", "isna", "isnull", "notna", "corr", "tolist", "to_numpy", "to_dict",
+    "astype", "item", "format", "startswith", "endswith", "strip", "lower", "upper", "shape",
 })  # fmt: skip
+#: Methods that leave objects of some types as they are, and change others: `dict.get`, `Queue.get`.
+_OFTEN_READING = frozenset({"get", "plot", "hist", "tail", "count", "split", "join", "index", "replace"})
 _COPYING = frozenset({"copy", "deepcopy", "sum", "mean", "score", "tolist", "item"})
+#: The beginnings of names of functions that set something, and methods of containers that do.
+_SETTING = ("set_", "use_", "enable", "disable", "register", "configure", "reset_", "init_", "setlocale", "install")
+_ADDING = frozenset({
+    "append", "insert", "extend", "update", "setdefault", "pop", "popitem", "remove", "clear", "add", "discard",
+    "__setitem__", "__setattr__", "sort", "reverse", "appendleft",
+})  # fmt: skip
 _WRITING = frozenset({
     "write_text", "write_bytes", "makedirs", "mkdir", "dump", "save", "savez", "savez_compressed", "savetxt", "savefig",
     "chdir", "rename", "unlink", "remove", "rmtree", "copyfile", "copytree", "urlretrieve", "extractall", "to_csv",
@@ -75,13 +88,59 @@ def called_name(call: ast.Call) -> str:
 
 def changes_arguments(call: ast.Call) -> bool:
     """Whether a call may change the objects that it is given. `%tracked` calls the function, no more."""
+    if any(one.arg == "file" for one in call.keywords):  # `print(x, file=log)`
+        return True
     return not (isinstance(call.func, ast.Name) and call.func.id in {*_READING, TRACKED})
 
 
 def changes_object(call: ast.Call) -> bool:
-    """Whether the call of a method may change the object that it belongs to."""
-    inplace = any(one.arg == "inplace" for one in call.keywords)
-    return inplace or called_name(call) not in _READING_METHODS
+    """Whether the call of a method may change the object that it belongs to, whatever its type."""
+    if any(one.arg == "inplace" for one in call.keywords):
+        return True
+    if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, (ast.Constant, ast.JoinedStr)):
+        return False
+    return called_name(call) not in READING_METHODS | _OFTEN_READING
+
+
+def use(what: str, path: str) -> str:
+    """The effect of using an object in a way that changes only some types: by a method, `iter` or `call`."""
+    return f"{what}<{path}>"
+
+
+def used(effect: str) -> tuple[str, str]:
+    """How an effect uses an object, and the path to that; empty for other effects.
+
+    >>> used("get<d['a']>"), used("<process>")
+    (('get', "d['a']"), ('', ''))
+    """
+    what, _, path = effect.partition("<")
+    return (what, path[:-1]) if what and path.endswith(">") else ("", "")
+
+
+def path_of(node: ast.AST) -> str:
+    """An expression that reads a name, attributes and items with literal keys; empty for others."""
+    inner = node
+    while isinstance(inner, (ast.Attribute, ast.Subscript)):
+        if isinstance(inner, ast.Subscript) and not isinstance(inner.slice, ast.Constant):
+            return path_of(inner.value)
+        inner = inner.value
+    return ast.unparse(node) if isinstance(inner, ast.Name) else ""
+
+
+def part_of(node: ast.AST) -> str:
+    """The name at the beginning of what may be a part of a module: `sys.path`, `decimal.getcontext()`."""
+    if isinstance(node, ast.Call):
+        if not called_name(node).startswith("get") and base_name(node) != "__import__":
+            return ""
+        return base_name(node)
+    return base_name(node) if isinstance(node, (ast.Attribute, ast.Subscript)) and path_of(node) else ""
+
+
+def sets(call: ast.Call) -> bool:
+    """Whether a call sets something of a module, if it is a function or a part of one."""
+    name = called_name(call)
+    deep = isinstance(call.func, ast.Attribute) and not isinstance(call.func.value, ast.Name)
+    return name.startswith(_SETTING) or (name in _ADDING and deep)
 
 
 def effects_of(call: ast.Call) -> Iterator[str]:

@@ -17,9 +17,10 @@ from trackdsl.notebook.effects import TRACKED
 from trackdsl.notebook.executions import Execution
 from trackdsl.notebook.names import parsed
 from trackdsl.notebook.outputs import outputs_of
-from trackdsl.notebook.provenance import Provenance, Step
+from trackdsl.notebook.provenance import Provenance
 from trackdsl.notebook.roots import Opened, experiment_of
 from trackdsl.notebook.script import awaits, in_main, indented, stage_block, suppressed
+from trackdsl.notebook.steps import Step
 from trackdsl.store_format.tags import SUPERSEDED_TAG
 
 SESSION, REPRODUCE = "session.ipynb", "reproduce.py"

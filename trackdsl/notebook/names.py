@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from trackdsl.notebook.names_reader import reader_of
@@ -39,7 +39,9 @@ class Names:
         later: what functions in it do when they are called: names of objects that they change, `np()` for what they
             call, and what they do besides.
         modules: names that it imports, with the module each is from, without the packages in it.
+        parts: pairs of a name and another one of which it may be a part, if that is a module: `p = sys.path`.
         defined: functions and classes that it defines.
+        stateful: of these, functions that may keep something between their calls.
         logs: whether it calls a function such as `log_metric`.
     """
 
@@ -56,7 +58,9 @@ class Names:
     acts: frozenset[str] = frozenset()
     later: frozenset[str] = frozenset()
     modules: dict[str, str] = field(default_factory=dict)
+    parts: frozenset[tuple[str, str]] = frozenset()
     defined: frozenset[str] = frozenset()
+    stateful: frozenset[str] = frozenset()
     logs: bool = False
 
 
@@ -91,7 +95,9 @@ def names_of(tree: ast.AST | None) -> Names:
         acts=frozenset(reader.acts),
         later=frozenset(reader.later) - known,
         modules=dict(reader.modules),
+        parts=frozenset(reader.parts),
         defined=frozenset(reader.defined),
+        stateful=frozenset(reader.stateful),
         logs=reader.logs,
     )
 
@@ -124,3 +130,22 @@ def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, Any]]:
     elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
         for one, its in zip(target.elts, value.elts, strict=True):
             yield from _pairs(one, its)
+
+
+def with_expressions(names: Names, expressions: Mapping[str, str], also: Iterable[str]) -> Names:
+    """The names of a cell together with those of its magic.
+
+    Args:
+        names: of the cell.
+        expressions: what the magic assigns.
+        also: variables that its options name.
+    """
+    before = names_in("\n".join(f"{key} = ({text})" for key, text in expressions.items()))
+    listed = set(also) - names.written - before.written
+    both = {
+        each.name: getattr(before, each.name) | getattr(names, each.name)
+        for each in fields(Names) if each.name not in ("needed", "literals", "logs")
+    }  # fmt: skip
+    both["read"] |= listed
+    needed = before.needed | (names.needed - before.written) | listed
+    return Names(**both, needed=needed, literals=names.literals, logs=before.logs or names.logs)

@@ -41,3 +41,7 @@ class Objects:
         found = {*names}
         held = frozenset().union(*(self._held.get(name, frozenset()) for name in found))
         return found | {name for name, theirs in self._held.items() if not held.isdisjoint(theirs)}
+
+    def held(self, name: str) -> frozenset[str]:
+        """The names whose objects a name may hold."""
+        return self._held.get(name, frozenset())

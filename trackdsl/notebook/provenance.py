@@ -6,79 +6,33 @@ begins, so cells without one cost nothing.
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from trackdsl.notebook.effects import ANY_NAME, FILES, MODULE_FILES, NOT_RANDOM, PURE, SEED, SHOWING
+from trackdsl.notebook.effects import ANY_NAME, PROCESS, SEED
 from trackdsl.notebook.executions import Execution
 from trackdsl.notebook.names import Names, names_in
-from trackdsl.notebook.objects import Objects
 from trackdsl.notebook.script import without_ipython
+from trackdsl.notebook.state import Effects, State
+from trackdsl.notebook.steps import Step
 from trackdsl.notebook.syntax import is_call
 
-#: Effects: something in the process is set, which later steps may need; a random number is drawn after a seed.
-PROCESS, DRAWN = "<process>", "<drawn>"
-_BUILTIN = frozenset(vars(builtins))
+#: An effect: a random number is drawn after a seed.
+DRAWN = "<drawn>"
 #: Longer cells are data, and are not read.
 _MAX_CELL = 200_000
 
 
-@dataclass(eq=False)
-class Step:
-    """One execution of code.
+class Provenance:
+    """The steps of a kernel, and which of them wrote each variable last.
 
-    Attributes:
-        code: what was executed, as Python.
-        names: its names.
-        execution: the execution of a cell with a magic; None for other cells.
-        origins: the executions that its variables come from: by name.
-        after: the steps that it needs, also those that may only have changed an object.
-        tracked: the executions of functions by `%tracked` in a cell without a magic of its own.
-        position: in IPython's history; 0 for a cell with a magic.
-        count: IPython's execution count.
-        source: the cell as the user wrote it.
-        translated: the same with IPython's calls for its magics.
-        failed: whether it raised an exception, as far as IPython says.
-        begun: the roots of the runs that have begun in it.
+    Args:
+        namespace: the variables with their values, which tell iterators and other objects that change when they are
+            used; None if they are not known.
     """
 
-    code: str
-    names: Names
-    execution: Execution | None = None
-    origins: dict[str, tuple[Execution, ...]] = field(default_factory=dict)
-    after: tuple[Step, ...] = ()
-    tracked: list[Execution] = field(default_factory=list)
-    position: int = 0
-    count: int = 0
-    source: str = ""
-    translated: str = ""
-    failed: bool = False
-    begun: set[str] = field(default_factory=set)
-
-    def is_like(self, other: Step) -> bool:
-        """Whether the same cell was executed, as far as that is known."""
-        if self.execution is None or other.execution is None:
-            return self.execution is other.execution and self.code == other.code
-        return self.execution.identity == other.execution.identity
-
-    def inputs_of(self, execution: Execution) -> dict[str, tuple[Execution, ...]]:
-        """The executions that wrote the variables which an execution uses.
-
-        A cell that changes an object may be executed several times: it is no input of itself.
-        """
-        inputs = {
-            name: tuple(one for one in found if one.identity != execution.identity)
-            for name, found in self.origins.items()
-        }
-        return {name: found for name, found in inputs.items() if found}
-
-
-class Provenance:
-    """The steps of a kernel, and which of them wrote each variable last."""
-
-    def __init__(self) -> None:
+    def __init__(self, namespace: Mapping[str, Any] | None = None) -> None:
+        self._namespace = namespace
         self.steps: list[Step] = []
         self._read = 0
         self._last_read = ""
@@ -88,12 +42,7 @@ class Provenance:
 
     def _forget(self) -> None:
         self.steps, self._read, self._last_read = [], 0, ""
-        #: Name → the steps that wrote its value, and those that have changed it since.
-        self._writers: dict[str, tuple[Step, ...]] = {}
-        #: The same, with steps that may have changed it by calling a method; also the steps that had an effect.
-        self._touched: dict[str, tuple[Step, ...]] = {}
-        self._objects = Objects()
-        self._modules: dict[str, str] = {}
+        self._state = State(self._namespace)
 
     def catch_up(self, history: Any, count: int, *, without_last: bool = False) -> None:
         """Read the cells that were executed since.
@@ -109,16 +58,22 @@ class Provenance:
             self._forget()  # `%reset` has emptied it, with all variables.
         raised = getattr(history, "exceptions", {})
         left_out = count - len(executed) + 1  # Of the history, but they are counted.
+        found = []
         for at in range(self._read, end):
             code = executed[at]
             if code.strip() and len(code) < _MAX_CELL and not is_call(code):
                 python = without_ipython(code)
-                step = self.begin(python, names_in(python))
-                step.position, step.count, step.translated = at, at + left_out, code
-                step.failed = step.count in raised
-                step.source = history.input_hist_raw[at]
-                step.begun = self._begun.get(at, set())
-                self.end(step)
+                found.append((at, python, names_in(python)))
+        unknown: list[frozenset[str]] = [frozenset()]  # What the cells after each have written.
+        for _, _, names in reversed(found[1:]):
+            unknown.append(unknown[-1] | names.written)
+        for at, python, names in found:
+            step = self.begin(python, names)
+            step.position, step.count, step.translated = at, at + left_out, executed[at]
+            step.failed = step.count in raised
+            step.source = history.input_hist_raw[at]
+            step.begun = self._begun.get(at, set())
+            self.end(step, unknown=unknown.pop())
         self._read, self._last_read = end, executed[end - 1] if end else ""
 
     def note_run(self, position: int, root: str) -> None:
@@ -140,123 +95,78 @@ class Provenance:
 
     def begin(self, code: str, names: Names, execution: Execution | None = None) -> Step:
         """A step that is executed now."""
-        needed = self._with_deferred(names.needed)
+        touched = self._state.touched
+        needed = self._state.with_deferred(names.needed)
         origins = {name: found for name in needed if (found := self._origins(name))}
         every = [*needed, PROCESS, *self._random(names)]
-        every += [ANY_NAME for name in needed if name not in self._touched][:1]
-        after = dict.fromkeys(one for name in every for one in self._touched.get(name, ()))
+        every += [ANY_NAME for name in needed if name not in touched][:1]
+        after = dict.fromkeys(one for name in every for one in touched.get(name, ()))
         step = Step(code, names, execution, origins, tuple(after))
         self.steps.append(step)
         return step
 
-    def end(self, step: Step, written: Iterable[str] | None = None) -> None:
+    def end(self, step: Step, written: Iterable[str] | None = None, unknown: Collection[str] | None = None) -> None:
         """Note what a step has written.
 
         Args:
             step: the step.
             written: the names that it has written, if not all that its code writes.
+            unknown: names that have got other values since; None if it has just been executed.
         """
-        names = step.names
+        state, names = self._state, step.names
         wrote = names.written if written is None else frozenset(written)
         surely = frozenset() if step.failed else wrote & names.sure if written is None else wrote
-        changed, effects = self._effects_of(names)
+        state.imported(names, wrote)
+        effects = state.effects_of(names, wrote, unknown)
         for name in wrote:
-            self._writers[name] = (step,)
-            earlier = () if name in surely else self._touched.get(name, ())
-            self._touched[name] = (*(one for one in earlier if not one.is_like(step)), step)
-        for name in names.changed - names.written:
-            self._writers[name] = (*(one for one in self._writers.get(name, ()) if not one.is_like(step)), step)
+            state.writers[name] = (step,)
+            earlier = () if name in surely else state.touched.get(name, ())
+            state.touched[name] = (*(one for one in earlier if not one.is_like(step)), step)
+        by_functions = {name for name in state.later(names) if name.isidentifier()}
+        for name in (names.changed | by_functions) - names.written:
+            state.writers[name] = (*(one for one in state.writers.get(name, ()) if not one.is_like(step)), step)
         shares = [
-            (one, other) for one, theirs in names.shares if theirs not in self._modules
-            for other in self._with_deferred([theirs])
+            (one, other) for one, theirs in names.shares if theirs not in state.modules
+            for other in state.with_deferred([theirs])
         ]  # fmt: skip
-        self._objects.written(wrote, surely - names.changed, shares)  # `a += b` may keep the object.
-        touched = self._objects.shared_with(changed) - wrote
+        state.objects.written(wrote, surely - names.changed, shares)  # `a += b` may keep the object.
+        touched = state.objects.shared_with(effects.changed) - wrote
         # A step that may change an object needs what has changed it before, so the last such step is enough.
-        step.after = tuple(
-            dict.fromkeys([*step.after, *(one for name in touched for one in self._touched.get(name, ()))])
-        )
+        self._also_after(step, touched)
         for name in touched:
-            self._touched[name] = (step,)
+            state.touched[name] = (step,)
         self._acted(step, effects)
-        for name in wrote:
-            self._modules.pop(name, None)
-        self._modules.update(names.modules)
 
-    def _effects_of(self, names: Names) -> tuple[set[str], set[str]]:
-        """The names whose objects code changes, also by functions that it calls, and what it does besides."""
-        found = {*names.changed, *names.acts, *self._later(names)}
-        found |= {name for name in names.called if self._modules.get(name) not in PURE}
-        acting = {name.removesuffix("();") for name in found if name.endswith("();")} | (
-            names.changed & {*self._modules}
-        )
-        effects = {name for name in found if name.startswith(SEED) or name in (FILES, MODULE_FILES)}
-        if any(self._modules.get(name, "trackdsl") not in SHOWING for name in acting):
-            effects.add(PROCESS)
-        return {name for name in found if name.isidentifier()}, effects
+    def _also_after(self, step: Step, names: Iterable[str]) -> None:
+        found = (one for name in names for one in self._state.touched.get(name, ()))
+        step.after = tuple(dict.fromkeys([*step.after, *found]))
 
-    def _acted(self, step: Step, effects: set[str]) -> None:
-        """Note the side effects of a step. Those of a stage belong to its own run, except for seeds."""
-        for effect in effects:
+    def _acted(self, step: Step, effects: Effects) -> None:
+        """Note the side effects of a step. The files of a stage belong to its own run."""
+        touched, step.sets = self._state.touched, effects.sets
+        for effect in effects.acts:
             if effect.startswith(SEED):
-                self._touched[effect] = (step,)
+                if effect not in effects.surely:
+                    self._also_after(step, [effect])
+                touched[effect] = (step,)
+            elif effect == PROCESS:
+                touched[effect] = (*(one for one in touched.get(effect, ()) if not _replaces(step, one)), step)
             elif step.execution is None:
-                earlier = (one for one in self._touched.get(effect, ()) if not one.is_like(step))
-                self._touched[effect] = (*earlier, step)
-        if self._draws(step.names) and any(map(_is_seed, self._touched)):
-            self._touched[DRAWN] = (step,)  # Which needs the one before.
+                touched[effect] = (*(one for one in touched.get(effect, ()) if not one.is_like(step)), step)
+        if self._state.draws(step.names) and any(map(_is_seed, touched)):
+            touched[DRAWN] = (step,)  # Which needs the one before.
 
     def _random(self, names: Names) -> list[str]:
         """The effects that code needs which draws random numbers: none if it seeds all generators itself."""
-        if not self._draws(names):
+        if not self._state.draws(names):
             return []
-        seeds = {*filter(_is_seed, self._touched)}
-        own = {*names.acts, *self._later(names)}
+        seeds = {*filter(_is_seed, self._state.touched)}
+        own = {*names.acts, *self._state.later(names)}
         return [*(seeds - own), DRAWN] if seeds - own else []
-
-    def _later(self, names: Names) -> set[str]:
-        """What the functions that code calls, or passes on, do when they are called."""
-        called = names.calls | names.called
-        found = set(names.later) if called & names.defined else set()
-        for name in self._with_deferred(called):
-            for step in self._writers.get(name, ()):
-                found |= step.names.later
-        return found
-
-    def _draws(self, names: Names) -> bool:
-        """Whether code may draw random numbers: it calls anything but functions which surely do not."""
-        seen: set[str] = set()
-        waiting = {*names.calls}
-        while waiting:
-            name = waiting.pop()
-            if name in seen:
-                continue
-            seen.add(name)
-            if name in self._modules:
-                if self._modules[name] not in NOT_RANDOM:
-                    return True
-            elif name in names.defined:
-                waiting |= _calls(names.later)
-            elif found := [step for step in self._writers.get(name, ()) if name in step.names.defined]:
-                waiting |= {each for step in found for each in _calls(step.names.later)}
-            elif name not in _BUILTIN:
-                return True
-        return False
-
-    def _with_deferred(self, names: Iterable[str]) -> list[str]:
-        """Names, and those that functions among them read when they are called, in alphabetical order."""
-        found: set[str] = set()
-        waiting = list(names)
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                waiting += [each for step in self._writers.get(name, ()) for each in step.names.deferred]
-        return sorted(found)
 
     def _origins(self, name: str) -> tuple[Execution, ...]:
         found: dict[Execution, None] = {}
-        for step in self._writers.get(name, ()):
+        for step in self._state.writers.get(name, ()):
             above = [one for each in step.origins.values() for one in each]
             found.update(dict.fromkeys([step.execution] if step.execution is not None else step.tracked or above))
         return tuple(found)
@@ -277,37 +187,13 @@ class Provenance:
         return [step for step in self.steps if step in wanted]
 
 
-def _calls(later: Iterable[str]) -> set[str]:
-    return {name.removesuffix("()") for name in later if name.endswith("()")}
-
-
 def _is_seed(effect: str) -> bool:
     return effect.startswith(SEED)
 
 
-def with_expressions(names: Names, expressions: Mapping[str, str], also: Iterable[str]) -> Names:
-    """The names of a cell together with those of its magic.
-
-    Args:
-        names: of the cell.
-        expressions: what the magic assigns.
-        also: variables that its options name.
-    """
-    before = names_in("\n".join(f"{key} = ({text})" for key, text in expressions.items()))
-    listed = set(also) - names.written - before.written
-    return Names(
-        read=names.read | before.read | listed,
-        needed=before.needed | (names.needed - before.written) | listed,
-        written=names.written | before.written,
-        changed=names.changed,
-        called=names.called | before.called,
-        deferred=names.deferred,
-        literals=names.literals,
-        sure=names.sure | before.written,
-        shares=names.shares | before.shares,
-        calls=names.calls | before.calls,
-        acts=names.acts | before.acts,
-        later=names.later,
-        modules=names.modules,
-        logs=names.logs,
-    )
+def _replaces(step: Step, earlier: Step) -> bool:
+    """Whether the same cell was executed again, and sets what it has set before."""
+    if step.execution is None or earlier.execution is None:
+        return step.is_like(earlier)
+    same = step.execution.identity[1:] == earlier.execution.identity[1:]
+    return same and (step.sets >= earlier.sets or step.code == earlier.code)
