@@ -38,6 +38,7 @@ SINK = "tests/integration/test_database_sink.py"
 ROWS = f"{SINK}::test_both_sinks_leave_equal_rows"
 TABLES = "tests/faults/test_database_conditions.py"
 SERVER = "tests/integration/test_server_plugin.py"
+SENT = "tests/integration/test_hostile_change_sets.py"
 CHANGES = "tests/unit/test_changes.py"
 WHAT_CHANGED = "tests/integration/test_what_changed.py"
 LEFT_OUT = "tests/integration/test_changes_report_trace_faults.py"
@@ -143,16 +144,16 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/database/_writer.py", "SET status = 'RUNNING' WHERE", "SET status = 'RUNNING', end_time = NULL WHERE", f"{SINK}::test_a_deleted_run_is_not_reopened"),
     ("delivery/database/_writer.py", "if change.end is not None and run_id not in fresh:", "if False:", OURS.format("Crash-before").replace("memory with our ids", "database")),
     ("delivery/database/_writer.py", "batch.tags.get(_RUN_NAME) or name", "batch.tags.get(_RUN_NAME, name)", f"{SINK}::test_an_empty_name_is_none"),
-    ("delivery/database/_writer.py", "if within is not None and any(", "if False and any(", f"{SERVER}::test_a_run_that_comes_into_a_foreign_experiment_meanwhile_is_not_written"),
+    ("delivery/database/_writer.py", "if within is not None and any(", "if False and any(", f"{SENT}::test_a_run_that_comes_into_a_foreign_experiment_meanwhile_is_not_written"),
     ("delivery/database/_writer.py", "            return  # Another process has created it since.\n", "            pass\n", f"{SINK}::test_an_experiment_that_another_process_creates_meanwhile"),
     ("delivery/database/_upserts.py", "DO UPDATE SET value = excluded.value", "DO NOTHING", f"{SINK}::test_an_empty_name_is_none"),
     ("delivery/database/_reader.py", "math.nan if is_nan else value", "value", f"{SINK}::test_what_is_collected_is_there_before_it_is_read"),
     ("delivery/database/_reader.py", 'GONE if not rows or rows[0][1] == "deleted" else', "GONE if not rows else", f"{SINK}::test_what_is_collected_is_there_before_it_is_read"),
     ("delivery/database/_collector.py", "        if run_id in self._changes:\n            self.flush()\n", "        pass\n", f"{SINK}::test_what_is_collected_is_there_before_it_is_read"),
     ("delivery/database/_collector.py", "if isinstance(error, Unavailable) and not isinstance(error, Denied):", "if isinstance(error, Unavailable):", f"{SERVER}::test_who_may_not_write_waits_alone"),
-    ("delivery/database/_wire.py", "MOST_BYTES = 24 << 20", "MOST_BYTES = 24 << 21", f"{SERVER}::test_the_limit_of_a_change_set"),
-    ("delivery/database/_wire.py", "if not decompressor.eof or decompressor.unused_data:", "if decompressor.unused_data:", f"{SERVER}::test_hostile_content_is_refused"),
-    ("delivery/database/_wire.py", "if len(plain) > MOST_BYTES:", "if False:", f"{SERVER}::test_a_zip_bomb_is_not_unpacked"),
+    ("delivery/database/_wire.py", "MOST_BYTES = 24 << 20", "MOST_BYTES = 24 << 21", f"{SENT}::test_the_limit_of_a_change_set"),
+    ("delivery/database/_wire.py", "if not decompressor.eof or decompressor.unused_data:", "if decompressor.unused_data:", f"{SENT}::test_hostile_content_is_refused"),
+    ("delivery/database/_wire.py", "if len(plain) > MOST_BYTES:", "if False:", f"{SENT}::test_a_zip_bomb_is_not_unpacked"),
     ("_server/_deadlines.py", "                self._change.notify()\n", "                pass\n", "tests/unit/test_deadlines.py::test_each_ends_at_its_own_deadline"),
     ("delivery/mlflow_client/_run_requests.py", '_UNUSUAL.get(value, "NaN")', "None", f"{SERVER}::test_rows_through_the_server_are_those_of_the_database_sink"),
     ("delivery/mlflow_client/_run_requests.py", "except (UnicodeEncodeError, OverflowError) as error:", "except ZeroDivisionError as error:", f"{SERVER}::test_a_text_that_has_no_encoding_is_refused"),
@@ -161,17 +162,17 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/database/_server_tables.py", "        except (Refused, Denied) as error:  # Not of what is done now.", "        except ZeroDivisionError as error:", f"{SERVER}::test_nothing_is_read_before_what_was_begun_is_written"),
     ("delivery/database/_collector.py", "lambda _: self._tables.settle()", "lambda _: None", f"{SERVER}::test_a_stretch_is_not_delivered_before_its_last_part"),
     ("delivery/database/_collector.py", "            self._tables.forget()\n", "            pass\n", f"{SERVER}::test_a_stretch_is_not_delivered_before_its_last_part"),
-    ("store_format/limits.py", "_ALLOWED.fullmatch(key) is not None and not", "not", f"{SERVER}::test_hostile_content_is_refused"),
-    ("delivery/database/_wire.py", "if not is_key(key):", "if False:", f"{SERVER}::test_hostile_content_is_refused"),
+    ("store_format/limits.py", "_ALLOWED.fullmatch(key) is not None and not", "not", f"{SENT}::test_hostile_content_is_refused"),
+    ("delivery/database/_wire.py", "if not is_key(key):", "if False:", f"{SENT}::test_hostile_content_is_refused"),
     ("delivery/database/_wire.py", "if contradicts or ", "if ", f"{SERVER}::test_what_is_sent_arrives"),
     ("delivery/database/_wire.py", "change.inputs[inputs:], change.end)", "change.inputs[inputs:])", f"{SERVER}::test_a_large_change_set_is_sent_in_parts"),
     ("delivery/database/_artifacts.py", "folder / checked_path(path) if path else folder", "folder / path if path else folder", f"{SINK}::test_artifacts_stay_in_their_folder"),
     ("delivery/database/_artifacts.py", "_inside(folder, folder / checked_path(path))", "_inside(folder, folder / path)", f"{SINK}::test_artifacts_stay_in_their_folder"),
-    ("delivery/server/plugin.py", "if forbidden is not None:", "if False:", f"{SERVER}::test_a_run_of_a_foreign_experiment_is_not_written"),
-    ("delivery/server/plugin.py", "if request.mimetype != CONTENT_TYPE:", "if False:", f"{SERVER}::test_web_pages_of_others_cannot_send_change_sets"),
-    ("delivery/server/plugin.py", "if existing.get(run_id, change.new.experiment_id) != change.new.experiment_id:", "if False:", f"{SERVER}::test_a_run_cannot_be_taken_over_by_creating_it"),
-    ("delivery/server/_permission.py", "    questions += [(_WRITE, {\"run_id\": each}) for each in existing]\n", "", f"{SERVER}::test_a_run_of_a_foreign_experiment_is_not_written"),
-    ("delivery/server/_backend.py", "            if writer.outdated:\n                self._close()\n", "            pass\n", f"{SERVER}::test_a_server_whose_tables_are_upgraded_says_so"),
+    ("delivery/server/plugin.py", "if forbidden is not None:", "if False:", f"{SENT}::test_a_run_of_a_foreign_experiment_is_not_written"),
+    ("delivery/server/plugin.py", "if request.mimetype != CONTENT_TYPE:", "if False:", f"{SENT}::test_web_pages_of_others_cannot_send_change_sets"),
+    ("delivery/server/plugin.py", "if existing.get(run_id, change.new.experiment_id) != change.new.experiment_id:", "if False:", f"{SENT}::test_a_run_cannot_be_taken_over_by_creating_it"),
+    ("delivery/server/_permission.py", "    questions += [(_WRITE, {\"run_id\": each}) for each in existing]\n", "", f"{SENT}::test_a_run_of_a_foreign_experiment_is_not_written"),
+    ("delivery/server/_backend.py", "            if writer.outdated:\n                self._close()\n", "            pass\n", f"{SENT}::test_a_server_whose_tables_are_upgraded_says_so"),
     ("delivery/database/_server_tables.py", "                self._outdated = True\n", "", f"{SERVER}::test_answers_mean_what_they_mean_to_the_client"),
     ("store_format/signs_of_life.py", "return 0.0 < before < self._cpu", "return False", f"{HEART}::test_a_process_that_computes_lives_without_a_beat"),
     ("store_format/heartbeat.py", "if zlib.crc32(payload) != check:", "if False:", f"{HEART}::test_a_damaged_heartbeat_counts_as_none"),

@@ -104,7 +104,7 @@ def at_a_server(faults: Faults, folder: Path, request: pytest.FixtureRequest) ->
     from mlflow.server import handlers
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    from tests.integration.test_server_plugin import Served
+    from tests.plugin_server import Served
 
     path = made_database(folder, request)
     store = SqlAlchemyStore(f"sqlite:///{path}", str(folder / "artifacts"))
