@@ -111,7 +111,7 @@ def test_flush_gives_up_on_a_process_that_was_stopped(spool: Path, change_timing
 
 
 @pytest.fixture
-def goal(tmp_path: Path) -> _waiting._AwaitedJournal:
+def awaited(tmp_path: Path) -> _waiting._AwaitedJournal:
     """A journal that is to be delivered up to some position."""
     directory = tmp_path / "spool" / "journals" / "j"
     directory.mkdir(parents=True)
@@ -120,30 +120,30 @@ def goal(tmp_path: Path) -> _waiting._AwaitedJournal:
 
 @pytest.mark.parametrize("patience", [0.5, 1e9])
 def test_a_wait_lasts_as_long_as_there_are_signs(
-    goal: _waiting._AwaitedJournal, patience: float, change_timing: ChangeTiming
+    awaited: _waiting._AwaitedJournal, patience: float, change_timing: ChangeTiming
 ) -> None:
     """If nothing delivers and nothing progresses, a wait without a timeout ends after a while."""
     change_timing(no_sign=patience)
-    clock = _waiting._Clock(None, Signs([(goal.spool, "sqlite:///x.db")]), while_progressing=False)
-    assert not clock.is_over([(goal, Progress(offset=1))])
+    clock = _waiting._Clock(None, Signs([(awaited.spool, "sqlite:///x.db")]), while_progressing=False)
+    assert not clock.is_over([(awaited, Progress(offset=1))])
     if patience < 1:
-        wait_until(lambda: clock.is_over([(goal, Progress(offset=1))]), "the end of the wait", 10)
-        assert not clock.is_over([(goal, Progress(offset=2))])  # It has got on.
-        wait_until(lambda: clock.is_over([(goal, Progress(offset=2))]), "the end of the wait", 10)
-        with (goal.directory / ledger.NAME).open("ab") as file:
+        wait_until(lambda: clock.is_over([(awaited, Progress(offset=1))]), "the end of the wait", 10)
+        assert not clock.is_over([(awaited, Progress(offset=2))])  # It has got on.
+        wait_until(lambda: clock.is_over([(awaited, Progress(offset=2))]), "the end of the wait", 10)
+        with (awaited.directory / ledger.NAME).open("ab") as file:
             file.write(b"a run that was created")
-        assert not clock.is_over([(goal, Progress(offset=2))])
+        assert not clock.is_over([(awaited, Progress(offset=2))])
 
 
-def test_what_a_wait_expects(goal: _waiting._AwaitedJournal) -> None:
+def test_what_a_wait_expects(awaited: _waiting._AwaitedJournal) -> None:
     """A wait ends if delivery has failed since it began, also for deferred items, not if it had failed before."""
     there, behind = {"segment": 1, "offset": 100}, {"segment": 1, "offset": 99}
-    assert goal.is_reached(Progress(**there))
-    assert not goal.is_reached(Progress(**behind))
-    assert not goal.is_reached(Progress(**there, deferred=1))
+    assert awaited.is_reached(Progress(**there))
+    assert not awaited.is_reached(Progress(**behind))
+    assert not awaited.is_reached(Progress(**there, deferred=1))
 
     def stalled(*, again: bool = True, **progress: int) -> bool:
-        return goal.is_stalled(Progress(**progress), again=again)
+        return awaited.is_stalled(Progress(**progress), again=again)
 
     assert not stalled(**there, deferred=1, failures=2)
     assert stalled(**there, deferred=1, failures=2, again=False)

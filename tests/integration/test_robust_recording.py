@@ -43,7 +43,7 @@ def test_an_interrupt_leaves_nothing_behind(start: StartProgram) -> None:
         import os, sys
         import trackdsl
         from trackdsl import current_run, stage
-        from trackdsl._core.suppression import quiet
+        from trackdsl._core.suppression import suppression
         from trackdsl._core import patching
 
         class Interrupt(BaseException):
@@ -85,8 +85,8 @@ def test_an_interrupt_leaves_nothing_behind(start: StartProgram) -> None:
             except Interrupt:
                 pass
             sys.setprofile(None)
-            if current_run() is not None or patching._open or quiet.on:
-                wrong.append((number, current_run(), len(patching._open), quiet.on))
+            if current_run() is not None or patching._open or suppression.on:
+                wrong.append((number, current_run(), len(patching._open), suppression.on))
                 break
         assert number > 100 and not wrong, (number, wrong)
         """,

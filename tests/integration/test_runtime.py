@@ -20,7 +20,7 @@ from trackdsl import errors
 from trackdsl._core import redaction, runtime
 from trackdsl._core.events import Open
 from trackdsl._core.runtime import ForkSafeLock, Phase
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._spool import journals
 
@@ -163,24 +163,24 @@ def test_a_child_forgets_the_threads_that_read() -> None:
     began, done = threading.Event(), threading.Event()
 
     def read() -> None:
-        thread = quiet.begin()
+        thread = suppression.begin()
         began.set()
         done.wait()
-        quiet.end(thread)
+        suppression.end(thread)
 
     thread = threading.Thread(target=read)
     thread.start()
     began.wait()
     try:
-        assert in_child(lambda: quiet.on) == "False"
-        own = quiet.begin()
-        assert in_child(quiet.here) == "True"  # The thread that forks reads in the child too.
-        quiet.end(own)
-        assert quiet.on
+        assert in_child(lambda: suppression.on) == "False"
+        own = suppression.begin()
+        assert in_child(suppression.here) == "True"  # The thread that forks reads in the child too.
+        suppression.end(own)
+        assert suppression.on
     finally:
         done.set()
         thread.join()
-    assert not quiet.on
+    assert not suppression.on
 
 
 def test_a_child_that_ends_leaves_the_code_of_models_to_its_parent(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ import os, threading
 import trackdsl
 from trackdsl import log_metric, stage, start_logging, stop_logging
 from trackdsl._core import runtime
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl.journal import _target
 
 @stage
@@ -283,10 +283,10 @@ def work(n):
 def hold():
     for lock in [*(lock.current for lock in list(runtime._locks)), *held]:
         lock.acquire()
-    thread = quiet.begin()
+    thread = suppression.begin()
     locked.set()
     done.wait()
-    quiet.end(thread)
+    suppression.end(thread)
     for lock in [*(lock.current for lock in list(runtime._locks)), *held]:
         lock.release()
 

@@ -18,7 +18,7 @@ import trackdsl
 from trackdsl import Run, Secret, SettingsError, errors, stage, track_returns
 from trackdsl._core import redaction as _secrets
 from trackdsl._recording import artifacts as _artifacts
-from trackdsl._runs import exceptions as _failure
+from trackdsl._runs import exceptions
 from trackdsl.testing import RecordedRun, capture_runs
 
 SECRETS = st.from_regex(r"[A-Za-z0-9!$]{8,30}", fullmatch=True)
@@ -408,7 +408,7 @@ def test_a_long_traceback_is_cut_after_masking() -> None:
         try:
             raise ValueError("https://user:hunter2hunter2@host/" + "x" * length)
         except ValueError as error:
-            found = _failure.describe(error)
+            found = exceptions.describe(error)
         assert found is not None
         assert "hunter2@" not in found.traceback
 

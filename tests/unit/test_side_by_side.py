@@ -99,7 +99,7 @@ def test_a_server_that_fails_gets_fewer_requests_at_once(change_timing: Callable
     with pytest.raises(Unavailable):
         requests.finish()
 
-    assert requests._pace.limit == 2
+    assert requests._concurrency.limit == 2
     assert most_at_once(requests, 2) == 2
     most_at_once(requests, 2, 20)
     assert most_at_once(requests, 3) == 3

@@ -87,5 +87,5 @@ def configure(
     given |= {name: arguments[name] for name in settings.NAMES if arguments.get(name) is not None}
     settings.update(**given, **unknown)
     if "spool" in given:
-        _target.start_anew()
+        _target.start_new_journals()
     state.refresh()

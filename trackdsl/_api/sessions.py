@@ -19,7 +19,7 @@ from trackdsl._config.state import state
 from trackdsl._core import context as _context
 from trackdsl._core.missing_call import explained, explained_with_config
 from trackdsl._core.redaction import mask_name
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl._decorate import parentage as _parentage
 from trackdsl._decorate.options import Options
 from trackdsl._runs.exceptions import FINISHED, status_of
@@ -93,7 +93,7 @@ def start_logging(
     given = given_by(settings)
     choice = choose(exp_name, project, backend, checked(config), given)
     with _configured({name: value for name, value in given.items() if name in _PROGRAM}):
-        if quiet.on and quiet.here():
+        if suppression.on and suppression.here():
             return NULL_RUN
         options = Options.checked(
             "experiment",

@@ -8,7 +8,7 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
 from trackdsl._core.redaction import choose_names
 from trackdsl._core.runtime import Phase
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl.errors import SettingsError, set_strict
 
 
@@ -23,12 +23,12 @@ class State:
     @property
     def disabled(self) -> bool:
         """Whether nothing is recorded."""
-        return quiet.off
+        return suppression.off
 
     @staticmethod
     def disable(disabled: bool = True) -> None:
         """Record nothing from now on, or record again."""
-        quiet.switch_off(disabled)
+        suppression.switch_off(disabled)
 
     def refresh(self) -> None:
         """Read the settings again."""

@@ -11,9 +11,9 @@ import functools
 import importlib
 from typing import TypeVar
 
-from trackdsl._core.signals import away_from_signals
+from trackdsl._core.signals import without_signals
 
-away_from_signals(lambda: importlib.import_module("msgspec"))
+without_signals(lambda: importlib.import_module("msgspec"))
 
 import msgspec  # noqa: E402 - after the import in the other thread
 
@@ -28,10 +28,10 @@ def json_decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
         >>> json_decoder(list[int]).decode(b"[3]")
         [3]
     """
-    return away_from_signals(lambda: msgspec.json.Decoder(kind))
+    return without_signals(lambda: msgspec.json.Decoder(kind))
 
 
 @functools.cache
 def msgpack_decoder(kind: type[T]) -> msgspec.msgpack.Decoder[T]:
     """A decoder from MessagePack to a type."""
-    return away_from_signals(lambda: msgspec.msgpack.Decoder(kind))
+    return without_signals(lambda: msgspec.msgpack.Decoder(kind))

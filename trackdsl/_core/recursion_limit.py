@@ -128,8 +128,9 @@ def _count() -> int:
 
 
 def _is_wrapper(code: CodeType) -> bool:
-    if code.co_filename == _BY_VALUE:  # Every wrapper begins with a check of `quiet.on`.
-        return code.co_names[1:3] in (("on", "here"), ("on", "off")) and code.co_names[0].endswith("quiet")
+    if code.co_filename == _BY_VALUE:  # Every wrapper begins with a check of `suppression.on`, which was `quiet.on`.
+        names = code.co_names
+        return names[1:3] in (("on", "here"), ("on", "off")) and names[0].endswith(("suppression", "quiet"))
     return code.co_filename in _wrapper_files
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def away_from_signals(work: Callable[[], T]) -> T:
+def without_signals(work: Callable[[], T]) -> T:
     """Call `work` in a thread of its own, because Python runs signal handlers only in the main thread.
 
     Args:
@@ -24,7 +24,7 @@ def away_from_signals(work: Callable[[], T]) -> T:
             raised.
 
     Example:
-        >>> away_from_signals(lambda: 1 + 1)
+        >>> without_signals(lambda: 1 + 1)
         2
     """
     if threading.current_thread() is not threading.main_thread():

@@ -86,10 +86,12 @@ class Suppression:
 
     def __reduce__(self) -> str:
         # A wrapper that cloudpickle loads uses the object of its new process.
-        return "quiet"
+        return "suppression"
 
 
-quiet = Suppression()
+suppression = Suppression()
+#: Its name in pickles of earlier versions.
+quiet = suppression
 runtime.register(
-    "threads that read values", Phase.MEMORY, after_fork=quiet.keep_this_thread, reset=quiet.forget_readers
+    "threads that read values", Phase.MEMORY, after_fork=suppression.keep_this_thread, reset=suppression.forget_readers
 )

@@ -10,8 +10,8 @@ from typing import Any
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
 from trackdsl._core.redaction import mask_name
-from trackdsl._core.suppression import quiet
-from trackdsl._decorate import name_templates as _template
+from trackdsl._core.suppression import suppression
+from trackdsl._decorate import name_templates
 from trackdsl._decorate import parentage as _parentage
 from trackdsl._decorate.options import Options
 from trackdsl._decorate.scopes import close_scope, note_closed_early, open_scope, open_section, under
@@ -24,7 +24,7 @@ from trackdsl.errors._user_code import call_site
 
 def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Scope | None:
     """Begin the run or section of a `with` block. Returns None if nothing is recorded."""
-    if quiet.on and quiet.here():
+    if suppression.on and suppression.here():
         return None
     with guarded("entering a block"):
         flat = Flat()
@@ -75,11 +75,11 @@ def _in_generator(error: GeneratorExit) -> bool:
 def _filled(name: str, extra: Mapping[str, Any], params: Mapping[str, Any]) -> str:
     """The name of a block with its keywords filled in, or unchanged if it is plain text with braces."""
     try:
-        missing = [each for each in _template.placeholders(name) if each not in extra]
+        missing = [each for each in name_templates.placeholders(name) if each not in extra]
     except TemplateError:
         return name
     if not missing:
-        return _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
+        return name_templates.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
     if all(each.isidentifier() for each in missing):
         note(
             f"trackdsl: the name {name!r} at {call_site()} is used as it is, because the block has no parameter "

@@ -12,8 +12,8 @@ from trackdsl._core.context import Scope
 from trackdsl._core.events import Scalar
 from trackdsl._core.recursion_limit import EVERY, RecursionBudget, raise_limit, release, shallow
 from trackdsl._core.redaction import mask_name
-from trackdsl._core.suppression import quiet
-from trackdsl._decorate import name_templates as _template
+from trackdsl._core.suppression import suppression
+from trackdsl._decorate import name_templates
 from trackdsl._decorate import parentage as _parentage
 from trackdsl._decorate.arguments import CallPlan
 from trackdsl._decorate.last_run import LastRun, forget_last_run
@@ -75,8 +75,10 @@ class Call:
         self._name = mask_name(name or function)
         self._experiment = mask_name(options.name) if options.decorator == "experiment" and options.name else None
         names = self.plan.names
-        self._templated = _template.check(name, names, function) if name else False
-        self._experiment_templated = _template.check(self._experiment, names, function) if self._experiment else False
+        self._templated = name_templates.check(name, names, function) if name else False
+        self._experiment_templated = (
+            name_templates.check(self._experiment, names, function) if self._experiment else False
+        )
         self._site: Site = site_of(self.fn)
         self._tags = options.static_tags()
         section = options.decorator == "stage" and not options.nested
@@ -166,8 +168,8 @@ class Call:
 
     def abandon(self, scope: Scope | None, error: BaseException) -> None:
         """End a call whose end was interrupted, for example by Ctrl-C. Does nothing if the call has ended."""
-        if quiet.on:
-            quiet.recover()
+        if suppression.on:
+            suppression.recover()
         if scope is not None and scope.owner is self:
             close_scope(scope, error)
 
@@ -237,9 +239,9 @@ class Call:
         name, experiment = self._name, self._experiment
         if self._templated or self._experiment_templated:
             shown = self.plan.shown(args, kwargs)
-            name = mask_name(_template.fill(name, shown)) if self._templated else name
+            name = mask_name(name_templates.fill(name, shown)) if self._templated else name
             if experiment and self._experiment_templated:
-                experiment = mask_name(_template.fill(experiment, shown))
+                experiment = mask_name(name_templates.fill(experiment, shown))
         return name, experiment
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from trackdsl._config.spec import Ranks
 from trackdsl._core.context import Scope, find
 from trackdsl._core.missing_call import Decorator, option_names
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl._decorate.blocks import enter_block, leave_block
 from trackdsl._decorate.decoration import decorate, track
 from trackdsl._decorate.misuse import (
@@ -64,7 +64,7 @@ class Block(DecoratorObject):
                 return NULL_RUN
             self._open.append(scope)
         except BaseException as error:  # Ctrl-C: `__exit__` won't run, as `__enter__` raised.
-            quiet.recover()
+            suppression.recover()
             if find(self) not in (None, *before):
                 leave_block(self, self._open, error)
             raise
@@ -77,7 +77,7 @@ class Block(DecoratorObject):
         try:
             leave_block(self, self._open, error)
         except BaseException as interrupt:  # Ctrl-C while the block is being left.
-            quiet.recover()
+            suppression.recover()
             if find(self) is not None:
                 leave_block(self, self._open, error or interrupt)
             raise

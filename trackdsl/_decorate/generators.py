@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import context as _context
-from trackdsl._core import recursion_limit as _stack
+from trackdsl._core import recursion_limit
 
 if TYPE_CHECKING:
     from trackdsl._core.context import Scope
@@ -27,14 +27,14 @@ class Unrecorded:
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._args = args
         self._kwargs = kwargs
-        self._budget: _stack.RecursionBudget | None = None
+        self._budget: recursion_limit.RecursionBudget | None = None
 
     def begin(self, fn: Callable[..., Any]) -> Any:
         """Call the function, which makes the generator."""
         args, kwargs = self._args, self._kwargs
         self._args, self._kwargs = (), {}
-        if not _stack.shallow():
-            self._budget = _stack.raise_limit()
+        if not recursion_limit.shallow():
+            self._budget = recursion_limit.raise_limit()
         return fn(*args, **kwargs)
 
     def suspend(self, item: Any) -> None:
@@ -45,7 +45,7 @@ class Unrecorded:
 
     def end(self, result: Any, error: BaseException | None) -> None:  # noqa: ARG002 - `Body` uses them
         """Note that the generator has ended."""
-        _stack.release(self._budget)
+        recursion_limit.release(self._budget)
 
 
 class Body(Unrecorded):

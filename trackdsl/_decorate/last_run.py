@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl._runs.run import NULL_RUN, Run
 
 _NAME = "last_run"
@@ -60,4 +60,4 @@ def forget_last_run(wrapper: Any) -> None:
 
 
 def _none_yet() -> Run | None:
-    return NULL_RUN if quiet.off else None
+    return NULL_RUN if suppression.off else None

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core.recursion_limit import register_wrappers, stack
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl._decorate.deferred import Deferred, is_future
 from trackdsl._decorate.generators import Body, Unrecorded
 from trackdsl._decorate.last_run import forget_last_run
@@ -101,7 +101,7 @@ def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     keeps = call.returns is not None
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if quiet.on and (quiet.off or quiet.here()):
+        if suppression.on and (suppression.off or suppression.here()):
             if stack.shallow():
                 if not kwargs:  # Else Python makes another dictionary.
                     return fn(*(args if keeps else (args, args := ())[0]))
@@ -130,7 +130,7 @@ def _deferring(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     enter, leave = call.enter, call.leave
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if quiet.on and quiet.here():
+        if suppression.on and suppression.here():
             return fn(*args, **kwargs)
         scope = enter(args, kwargs)
         try:
@@ -160,7 +160,7 @@ def _coroutine(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., A
     keeps = call.returns is not None
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if quiet.on and quiet.here():
+        if suppression.on and suppression.here():
             if stack.shallow():
                 return await fn(*args, **kwargs)
             with stack.deeper():
@@ -187,7 +187,7 @@ def _coroutine(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., A
 
 def _generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        body = Unrecorded(args, kwargs) if quiet.on and quiet.here() else Body(call, args, kwargs)
+        body = Unrecorded(args, kwargs) if suppression.on and suppression.here() else Body(call, args, kwargs)
         del args, kwargs
         inner = body.begin(fn)
         resume: Any = inner.send
@@ -219,7 +219,7 @@ def _generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., A
 
 def _async_generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        body = Unrecorded(args, kwargs) if quiet.on and quiet.here() else Body(call, args, kwargs)
+        body = Unrecorded(args, kwargs) if suppression.on and suppression.here() else Body(call, args, kwargs)
         del args, kwargs
         inner = body.begin(fn)
         resume: Any = _unhooked(inner)

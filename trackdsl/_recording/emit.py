@@ -16,7 +16,7 @@ from trackdsl._core.events import INT64, LinkedMetrics, Metric, Metrics, Params,
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import clean_names, is_secret, mask_prose, mask_text, remember
 from trackdsl._core.runtime import Phase
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl._recording.numbers import is_number, number_of
 from trackdsl._recording.params import as_name
 from trackdsl.errors import TrackdslError, format_error, is_fault, report, reraise_from_signal
@@ -54,10 +54,10 @@ class guarded:  # noqa: N801 - it is used as a function: `with guarded(...)`
         self._run = run
 
     def __enter__(self) -> None:
-        self._thread = quiet.begin()
+        self._thread = suppression.begin()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        quiet.end(self._thread)
+        suppression.end(self._thread)
         if error is None or not is_fault(error) or isinstance(error, TrackdslError):
             return False
         fault(self._doing, error)

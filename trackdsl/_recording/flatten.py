@@ -12,7 +12,7 @@ from typing import Any
 
 from trackdsl._core.events import Scalar
 from trackdsl._core.redaction import is_secret, mask_entry, mask_items, mask_name, mask_text, remember
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl.errors import format_error, reraise_from_signal
 from trackdsl.handlers._handler import Handler, Placeholder
 from trackdsl.handlers._line import MAX_ITEMS
@@ -81,13 +81,13 @@ class Flat:
             self.values[key] = remember(value)
             return
         self._full, self._over, self._survey = len(self.values) + MAX_LEAVES, False, None
-        thread = quiet.begin()
+        thread = suppression.begin()
         try:
             self._add(key, (key,), value)
         except Exception as error:  # Reading the user's objects may raise.
             self._omit(key, value, error)
         finally:
-            quiet.end(thread)
+            suppression.end(thread)
         self._forget(key)
         if self._over:
             self.whole[key] = value

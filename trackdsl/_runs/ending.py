@@ -10,7 +10,7 @@ from trackdsl._core.events import Close, Failure, encode_safely
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.ids import begins_with, prefix
 from trackdsl._core.runtime import Phase
-from trackdsl._runs import exceptions as _failure
+from trackdsl._runs import exceptions
 from trackdsl.errors import format_error, logger, reraise_from_signal
 
 _now = time.time_ns
@@ -35,7 +35,7 @@ def call_before_end(run: RunHandle, call: Callable[[], object]) -> None:
 
 def choose_status(run: RunHandle, status: str) -> None:
     """Set the status that a run ends with if no exception ends it."""
-    if status in _failure.STATUSES and run.is_open and _chosen.get(run.key, "") is not None:
+    if status in exceptions.STATUSES and run.is_open and _chosen.get(run.key, "") is not None:
         _chosen[run.key] = status
 
 
@@ -53,7 +53,7 @@ def close_run(run: RunHandle, error: BaseException | None) -> None:
         return
     if before_end:
         _call_before_end(run)
-    status, failure = _failure.FINISHED, None
+    status, failure = exceptions.FINISHED, None
     if _chosen:
         chosen = _chosen.pop(run.key, status)
         if chosen is None:
@@ -61,8 +61,8 @@ def close_run(run: RunHandle, error: BaseException | None) -> None:
         status = chosen
     try:
         if error is not None:
-            status = _failure.FAILED
-            status, failure = _failure.status_of(error), _failure.describe(error)
+            status = exceptions.FAILED
+            status, failure = exceptions.status_of(error), exceptions.describe(error)
         _append_end(run, status, _now(), failure)
     except RecursionError:
         # The stack is full. The end of an outer run, with a shorter stack, writes this one too.

@@ -11,7 +11,7 @@ from trackdsl._core.events import Failure
 from trackdsl._core.redaction import mask_prose
 from trackdsl._core.runtime import Phase
 from trackdsl._core.source_text import leave_pipe_unread
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl.errors._user_code import PACKAGE
 
 FINISHED = "FINISHED"
@@ -51,11 +51,11 @@ def describe(error: BaseException) -> Failure | None:
     """Type, message and traceback, with secrets masked; None for a clean `sys.exit`."""
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return None
-    thread = quiet.begin()
+    thread = suppression.begin()
     try:
         return _described(error)
     finally:
-        quiet.end(thread)
+        suppression.end(thread)
 
 
 def _described(error: BaseException) -> Failure:

@@ -100,7 +100,7 @@ def take_settings(wire: WireContext) -> None:
     if chosen:
         settings.update(**chosen)
         if "spool" in chosen:
-            _target.start_anew()
+            _target.start_new_journals()
         state.refresh()
 
 

@@ -68,7 +68,7 @@ def targets() -> list[Target]:
     return [target for target in with_journal() if target.delivers]
 
 
-def start_anew() -> None:
+def start_new_journals() -> None:
     """Let new runs begin new journals, after settings have moved the spool; open runs keep their journals."""
     _targets.clear()
 

@@ -17,7 +17,7 @@ from trackdsl._recording.emit import append_tags
 from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.errors import RunNotReady, format_error, report, reraise_from_signal
 from trackdsl.mlflow_bridge._params import watch_params
-from trackdsl.mlflow_bridge._wait_for_run import Ids, is_away, same_store, wait_for
+from trackdsl.mlflow_bridge._wait_for_run import Ids, is_unavailable, same_store, wait_for
 
 
 class _ThreadState(threading.local):
@@ -156,7 +156,7 @@ class ScopeRun(mlflow.ActiveRun):
         mode = settings.mode()
         if not self.run.target.delivers or mode != "online":
             return mode, f"in mode {mode!r} there is no MLflow run yet", _OWN_FUNCTIONS
-        if not self._absent and is_away(self.run.target):
+        if not self._absent and is_unavailable(self.run.target):
             # This does not wait, but the run may exist by now.
             self.resolve()
         return ("away", "MLflow's store did not answer", _STATUS) if self._absent else None

@@ -27,8 +27,8 @@ _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 #: The stores that did not answer in time, by tracking URI and folder, with the time until which no call waits.
-_away: dict[tuple[str, str], float] = {}
-runtime.register("stores that did not answer", Phase.MEMORY, reset=_away.clear)
+_unavailable: dict[tuple[str, str], float] = {}
+runtime.register("stores that did not answer", Phase.MEMORY, reset=_unavailable.clear)
 
 
 class Ids(NamedTuple):
@@ -49,23 +49,23 @@ def wait_for(run: Run) -> Ids:
     target = run.target
     run.request_lookup()
     writer = target.writer
-    goal = writer.position() if writer is not None else (0, 0)
-    away = is_away(target)
+    position = writer.position() if writer is not None else (0, 0)
+    away = is_unavailable(target)
     try:
         found = run.wait_for_mlflow(0.0 if away else None)
     except RunNotReady:
         if not away:
-            _away[target.uri, target.cwd] = time.monotonic() + _AWAY
+            _unavailable[target.uri, target.cwd] = time.monotonic() + _AWAY
         raise
-    _away.pop((target.uri, target.cwd), None)
+    _unavailable.pop((target.uri, target.cwd), None)
     if writer is not None:
-        _settle(writer, goal)
+        _settle(writer, position)
     return Ids(found.run_id, found.experiment_id)
 
 
-def is_away(target: Target) -> bool:
+def is_unavailable(target: Target) -> bool:
     """Whether a store has recently failed to answer in time."""
-    return time.monotonic() < _away.get((target.uri, target.cwd), 0.0)
+    return time.monotonic() < _unavailable.get((target.uri, target.cwd), 0.0)
 
 
 @functools.lru_cache(maxsize=64)
@@ -94,14 +94,14 @@ def _address(uri: str) -> tuple[str, str, str, str]:
     return scheme, f"{'127.0.0.1' if host in _LOOPBACK else host}:{port}", path, parts.query
 
 
-def _settle(writer: Writer, goal: tuple[int, int]) -> None:
+def _settle(writer: Writer, position: tuple[int, int]) -> None:
     from trackdsl.store_format.progress import read_progress
 
     give_up = time.monotonic() + _SETTLE
     with contextlib.closing(Waiter([writer.directory.parent.parent])) as waiter:
         while time.monotonic() < give_up:
             progress = read_progress(writer.directory)
-            if progress is None or progress.position >= goal:
+            if progress is None or progress.position >= position:
                 return
             waiter.show()
             time.sleep(_POLL)

@@ -16,7 +16,7 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
 from trackdsl._core.redaction import mask_name, mask_text
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl._decorate.options import Options
 from trackdsl._decorate.scopes import close_scope, open_scope
 from trackdsl._recording import artifacts as _artifacts
@@ -119,7 +119,7 @@ class Cells:
         name = filled(f"%%{magic}", template, values, namespace) if template else ""
         options = _options(magic, name, arguments)
         namespace.update(values)
-        if quiet.on and quiet.here():
+        if suppression.on and suppression.here():
             return
         with guarded("beginning a cell"):
             self._begin(magic, line, arguments, body, options, values)

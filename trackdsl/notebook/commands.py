@@ -8,7 +8,7 @@ from typing import Any
 
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.suggest import suggestion_for
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl._decorate.decoration import decorate
 from trackdsl._decorate.options import Options
 from trackdsl._decorate.wrappers_importlib_bootstrap import call_of
@@ -52,7 +52,7 @@ class Commands:
         keywords = evaluate("%tracked", arguments, namespace)
         if not callable(function):
             raise OptionError(f"%tracked takes a function, and {arguments.positional[0]} is none.", option="function")
-        if not (quiet.on and quiet.here()) and run_around() is None:
+        if not (suppression.on and suppression.here()) and run_around() is None:
             with guarded("opening an experiment"):
                 self._root.open(None, {}, {})
         inner = call_of(function)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import CodeType
 from typing import Any
 
-from trackdsl._decorate import name_templates as _template
+from trackdsl._decorate import name_templates
 from trackdsl.errors import OptionError
 from trackdsl.notebook.arguments import Arguments, unquoted
 
@@ -50,11 +50,11 @@ def filled(magic: str, template: str, values: Mapping[str, Any], namespace: Mapp
     Raises:
         OptionError: a placeholder is neither.
     """
-    wanted = _template.placeholders(template)
+    wanted = name_templates.placeholders(template)
     for name in wanted:
         if name not in values and name not in namespace:
             raise OptionError(
                 f"the name {template!r} of {magic} uses {{{name}}}, which is no variable: add {name}=….", option=name
             )
     known = {name: values[name] if name in values else namespace[name] for name in wanted}
-    return _template.fill(template, known) if "{" in template or "}" in template else template
+    return name_templates.fill(template, known) if "{" in template or "}" in template else template

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl._recording.emit import guarded
 from trackdsl._runs.run import NULL_RUN
 from trackdsl.errors import OptionError, TrackdslError
@@ -123,7 +123,7 @@ class Notebook:
         if "run-name" in arguments.options:
             options["run_name"] = arguments.options["run-name"]
         namespace.update(values)
-        if quiet.on and quiet.here():
+        if suppression.on and suppression.here():
             return
         with guarded("opening an experiment"):
             self._root.open(name, options, values)

@@ -128,7 +128,7 @@ def mask_prose(text: str) -> str:
         if len(value) >= LONG and is_secret_name(name) and name not in _FOLDER_VARIABLES and is_likely(value)
     }
     found |= {form for value in found for form in forms_of(value) if form in text}
-    return without(text, longest_first(found | remembered.within(text, SHORT) | remembered.forms_within(text)))
+    return without(text, longest_first(found | remembered.secrets_in(text, SHORT) | remembered.forms_in(text)))
 
 
 mask_messages_with(mask_prose)

@@ -65,11 +65,11 @@ class _Remembered:
         self._forms.clear()
         _look_for_each(())
 
-    def within(self, text: str, shortest: int) -> set[str]:
+    def secrets_in(self, text: str, shortest: int) -> set[str]:
         """The secrets in a text that have at least this many characters."""
         return _within(self._starts, text, shortest)
 
-    def forms_within(self, text: str) -> set[str]:
+    def forms_in(self, text: str) -> set[str]:
         """The secrets that are in a text in an escaped form, see `forms_of`."""
         return _within(self._forms, text, SHORT)
 
@@ -183,7 +183,7 @@ def without_remembered(text: str) -> str:
     """Mask the remembered secrets in a text that are long enough to be unambiguous."""
     if _long_remembered and len(text) >= LONG:
         if len(_long_remembered) > _FEW:
-            return without(text, longest_first(remembered.within(text, LONG)))
+            return without(text, longest_first(remembered.secrets_in(text, LONG)))
         for secret in _long_remembered:
             if secret in text:
                 return without(text, _long_remembered)

@@ -15,7 +15,7 @@ from trackdsl._api.open_sessions import Session, begin
 from trackdsl._core.context import Scope
 from trackdsl._core.events import Scalar
 from trackdsl._core.redaction import mask_items, mask_name, mask_text
-from trackdsl._core.suppression import quiet
+from trackdsl._core.suppression import suppression
 from trackdsl._decorate.options import Options
 from trackdsl._decorate.source import Site
 from trackdsl._recording import artifacts as _artifacts
@@ -142,7 +142,7 @@ def begin_run(program: Program, options: Options) -> MainRun | None:
     Raises:
         TrackdslError: a setting cannot have the value that it has.
     """
-    if quiet.on and quiet.here():
+    if suppression.on and suppression.here():
         return None
     params: dict[str, Scalar] = {}
     if program.arguments:

@@ -116,11 +116,11 @@ class LocalArtifacts:
         found: list[Entry] = []
         with _translated():
             below = checked_path(path)
-            place = _inside(folder, folder / below)
-            if place is None or not place.is_dir():
+            inner = _inside(folder, folder / below)
+            if inner is None or not inner.is_dir():
                 return []
-            for name in sorted(os.listdir(place)):
-                real = _inside(folder, place / name)
+            for name in sorted(os.listdir(inner)):
+                real = _inside(folder, inner / name)
                 state = None if real is None else real.stat()
                 shown = f"{below}/{name}" if below else name
                 if state is not None and stat.S_ISDIR(state.st_mode):

@@ -15,7 +15,7 @@ class Pair(msgspec.Struct):
     value: str = ""
 
 
-class Point(msgspec.Struct):
+class RestPoint(msgspec.Struct):
     """A point of a metric; of a run, the latest one."""
 
     key: str
@@ -42,7 +42,7 @@ class Data(msgspec.Struct):
 
     params: list[Pair] = []
     tags: list[Pair] = []
-    metrics: list[Point] = []
+    metrics: list[RestPoint] = []
 
 
 class ModelOutput(msgspec.Struct):
@@ -146,5 +146,5 @@ class Page(msgspec.Struct):
 
     runs: list[Run] = []
     experiments: list[Experiment] = []
-    metrics: list[Point] = []
+    metrics: list[RestPoint] = []
     next_page_token: str = ""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from trackdsl.delivery.mlflow_client._pace import MOST, Pace
+from trackdsl.delivery.mlflow_client._concurrency_limit import MOST, ConcurrencyLimit
 from trackdsl.delivery.store._errors import Refused, RefusedTogether
 
 #: How many requests may wait, so that what is collected does not fill the memory.
@@ -29,7 +29,7 @@ class SideBySide:
     def __init__(self, prepare: Callable[[], object] = lambda: None) -> None:
         self._prepare = prepare
         self._pool: ThreadPoolExecutor | None = None
-        self._pace = Pace()
+        self._concurrency = ConcurrencyLimit()
         self._chains: dict[str, deque[Callable[[], None]]] = {}
         self._running: set[Future[None]] = set()
         self._error: Exception | None = None
@@ -38,7 +38,7 @@ class SideBySide:
 
     def submit(self, request: Callable[[], T]) -> Future[T]:
         """Send a request that belongs to no run; its answer, or its error, is that of the future."""
-        return self._threads().submit(self._pace.send, request)
+        return self._threads().submit(self._concurrency.send, request)
 
     def send(self, run_id: str, request: Callable[[], None]) -> None:
         """Send a request, after all earlier ones for its run.
@@ -109,7 +109,7 @@ class SideBySide:
                 request = chain.popleft()
             try:
                 if self._error is None:
-                    self._pace.send(request, lambda: self._error is not None)
+                    self._concurrency.send(request, lambda: self._error is not None)
             except Exception as error:
                 self._error = self._error or error
             finally:

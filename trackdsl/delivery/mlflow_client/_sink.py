@@ -11,8 +11,8 @@ from functools import partial
 
 from trackdsl._core.events import Input
 from trackdsl.delivery.mlflow_client import _run_requests
+from trackdsl.delivery.mlflow_client._concurrency_limit import MOST
 from trackdsl.delivery.mlflow_client._files import MlflowFiles
-from trackdsl.delivery.mlflow_client._pace import MOST
 from trackdsl.delivery.mlflow_client._reads import MlflowReads
 from trackdsl.delivery.mlflow_client._traces import MlflowTraces
 from trackdsl.delivery.store._errors import Refused, Unavailable

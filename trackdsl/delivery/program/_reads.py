@@ -28,7 +28,7 @@ _delivered: dict[Path, tuple[int, int]] = {}
 #: The origins of the other journals of a spool, by their folders; None for those of unrelated programs.
 _others: dict[str, Origin | None] = {}
 #: By store, after a read timed out: until when no other read waits, and the progress of delivery at that time.
-_in_vain: dict[str, tuple[float, object]] = {}
+_timed_out: dict[str, tuple[float, object]] = {}
 
 
 def wait_for_delivery(store: str, writers: list[Writer], counts: Callable[[Origin], bool]) -> bool:
@@ -46,16 +46,16 @@ def wait_for_delivery(store: str, writers: list[Writer], counts: Callable[[Origi
     wait = Wait(writers, ensure_running, wake, counts=counts)
     if wait.is_over():
         return True
-    until, state = _in_vain.get(store, (0.0, None))
+    until, state = _timed_out.get(store, (0.0, None))
     if time.monotonic() < until and wait.state() == state:
         return False
     if wait.until_done(
         _PATIENCE_BLOCKED if wait.is_blocked() else timing().read, RESTART_AFTER, while_progressing=True
     ):
-        _in_vain.pop(store, None)
+        _timed_out.pop(store, None)
         return True
     if not wait.has_only_deferred():
-        _in_vain[store] = (time.monotonic() + _SKIP_FOR, wait.state())
+        _timed_out[store] = (time.monotonic() + _SKIP_FOR, wait.state())
     return False
 
 
@@ -94,7 +94,7 @@ def _others_wait(writers: list[Writer], counts: Callable[[Origin], bool]) -> boo
 
 def _after_fork() -> None:
     _others.clear()
-    _in_vain.clear()
+    _timed_out.clear()
 
 
 def _reset() -> None:

@@ -112,16 +112,16 @@ class Wait:
         self._wake = wake
         self._show = show
         self._bar: Any = None
-        self._goals = [
+        self._journals = [
             _AwaitedJournal(writer.directory, Position(*writer.position()), True, read_origin(writer.directory))
             for writer in writers
         ]
-        own = {goal.directory for goal in self._goals}
-        self._goals += [goal for goal in _descendants(self._spools, counts) if goal.directory not in own]
-        for goal in self._goals:
-            progress = read_progress(goal.directory)
-            goal.failures = 0 if progress is None else progress.failures
-        self._signs = _signs(self._goals)
+        own = {journal.directory for journal in self._journals}
+        self._journals += [journal for journal in _descendants(self._spools, counts) if journal.directory not in own]
+        for journal in self._journals:
+            progress = read_progress(journal.directory)
+            journal.failures = 0 if progress is None else progress.failures
+        self._signs = _signs(self._journals)
 
     def is_over(self) -> bool:
         """Whether everything is delivered."""
@@ -167,17 +167,19 @@ class Wait:
 
     def has_only_deferred(self) -> bool:
         """Whether only deferred items are left, so that a later wait for new events can succeed."""
-        return all(goal.is_deferred(progress) for goal, progress in self._left())
+        return all(journal.is_deferred(progress) for journal, progress in self._left())
 
     def state(self) -> object:
         """A value that changes when delivery starts or makes progress."""
         self._signs.look(progressed=False)
-        return self._signs.prepares, [(goal.directory, goal.state(progress)) for goal, progress in self._left()]
+        return self._signs.prepares, [
+            (journal.directory, journal.state(progress)) for journal, progress in self._left()
+        ]
 
     def report(self) -> None:
         """Report in one line what is not delivered, and why."""
         # A journal that was deleted in the meantime is not kept.
-        left = [(goal, progress) for goal, progress in self._left() if goal.directory.is_dir()]
+        left = [(journal, progress) for journal, progress in self._left() if journal.directory.is_dir()]
         if not left:
             return
         known = [progress for _, progress in left if progress is not None]
@@ -186,12 +188,12 @@ class Wait:
         report("left", f"trackdsl: not everything is at MLflow yet ({why}). It is kept; `trackdsl sync` delivers it.")
 
     def _left(self) -> list[tuple[_AwaitedJournal, Progress | None]]:
-        looked = [(goal, read_progress(goal.directory)) for goal in self._goals]
-        return [(goal, progress) for goal, progress in looked if not goal.is_reached(progress)]
+        looked = [(journal, read_progress(journal.directory)) for journal in self._journals]
+        return [(journal, progress) for journal, progress in looked if not journal.is_reached(progress)]
 
     def _show_progress(self, left: list[tuple[_AwaitedJournal, Progress | None]]) -> None:
-        known = ((goal, progress) for goal, progress in left if progress is not None)
-        open_ = sum(bytes_between(goal.directory, progress.position, goal.end) for goal, progress in known)
+        known = ((journal, progress) for journal, progress in left if progress is not None)
+        open_ = sum(bytes_between(journal.directory, progress.position, journal.end) for journal, progress in known)
         if self._bar is None:
             from tqdm import tqdm
 
@@ -214,11 +216,11 @@ class RunWatch:
 
     def __init__(self, writer: Writer, id_: bytes) -> None:
         directory = writer.directory
-        self._goal = _AwaitedJournal(directory, Position(*writer.position()), True, read_origin(directory))
+        self._journal = _AwaitedJournal(directory, Position(*writer.position()), True, read_origin(directory))
         progress = read_progress(directory)
-        self._goal.failures = 0 if progress is None else progress.failures
+        self._journal.failures = 0 if progress is None else progress.failures
         self._id = id_.hex()
-        self._signs = _signs([self._goal])
+        self._signs = _signs([self._journal])
         self._seen: object = None
         self._looked = self._well = time.monotonic()
 
@@ -226,8 +228,8 @@ class RunWatch:
         """Why the run cannot be expected soon; None while it can, or if this was asked a moment ago."""
         if time.monotonic() - self._looked < timing().check:
             return None
-        progress, goal, signs = read_progress(self._goal.directory), self._goal, self._signs
-        seen, self._seen = self._seen, goal.state(progress)
+        progress, journal, signs = read_progress(self._journal.directory), self._journal, self._signs
+        seen, self._seen = self._seen, journal.state(progress)
         signs.look(progressed=self._seen != seen, hangs=timing().no_progress)
         failure = self._failure(progress)
         now = self._looked = time.monotonic()
@@ -237,22 +239,22 @@ class RunWatch:
             return failure
         if now - signs.lived > timing().no_sign:
             what = "the delivery process shows no sign of life" if signs.runs else "no process delivers it"
-            return f"{what}; see {goal.spool / LOG}"
+            return f"{what}; see {journal.spool / LOG}"
         if now - signs.worked > timing().no_progress:
             return "delivery hangs"
         return None
 
     def _failure(self, progress: Progress | None) -> str | None:
         """Why delivery fails now."""
-        blocked = [run.reason for run in read_blocked(self._goal.directory) if run.run == self._id]
+        blocked = [run.reason for run in read_blocked(self._journal.directory) if run.run == self._id]
         if blocked:
             return blocked[0]
         if progress is None:
-            return None if self._goal.directory.is_dir() else "its journal was deleted"
-        if progress.blocked_since and progress.failures > self._goal.failures:
+            return None if self._journal.directory.is_dir() else "its journal was deleted"
+        if progress.blocked_since and progress.failures > self._journal.failures:
             return progress.error
         # Deferred items may wait for another machine.
-        return "" if progress.position >= self._goal.end and not progress.deferred else None
+        return "" if progress.position >= self._journal.end and not progress.deferred else None
 
 
 class _Clock:
@@ -271,7 +273,7 @@ class _Clock:
 
     def is_over(self, left: list[tuple[_AwaitedJournal, Progress | None]]) -> bool:
         """Whether to stop waiting for what is left."""
-        state = [goal.state(progress) for goal, progress in left]
+        state = [journal.state(progress) for journal, progress in left]
         progressed, self._seen = state != self._seen, state
         self._signs.look(progressed=progressed, hangs=timing().no_progress)
         now = time.monotonic()
@@ -288,11 +290,11 @@ class _Clock:
         if now - self._signs.worked > timing().no_sign:
             return True
         # One of many reads of plain MLflow does not wait for what is deferred.
-        return all(goal.is_stalled(seen, again=not self._while_progressing) for goal, seen in left)
+        return all(journal.is_stalled(seen, again=not self._while_progressing) for journal, seen in left)
 
 
-def _signs(goals: list[_AwaitedJournal]) -> Signs:
-    return Signs((goal.spool, goal.origin.uri) for goal in goals if goal.origin is not None)
+def _signs(awaited: list[_AwaitedJournal]) -> Signs:
+    return Signs((journal.spool, journal.origin.uri) for journal in awaited if journal.origin is not None)
 
 
 def _descendants(spools: Iterable[Path], counts: Callable[[Origin], bool] | None) -> Iterator[_AwaitedJournal]:

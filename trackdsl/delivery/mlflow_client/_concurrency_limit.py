@@ -21,7 +21,7 @@ _TRIES = 6
 T = TypeVar("T")
 
 
-class Pace:
+class ConcurrencyLimit:
     """The limit on concurrent requests to one server, for several threads.
 
     It is halved if the server answers that it gets too many requests (429 or 503), or gives no answer in time; it grows
