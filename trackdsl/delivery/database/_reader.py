@@ -7,9 +7,7 @@ import math
 from trackdsl.delivery.database._connection import Connection
 from trackdsl.delivery.store._errors import Refused
 from trackdsl.delivery.store._sink import GONE, StoredRun
-
-_ID_TAG = "trackdsl.id"
-_MISSING_PARENT_TAG = "trackdsl.parent.missing"
+from trackdsl.store_format.tags import ID_TAG, MISSING_PARENT_TAG
 
 
 class StoreReader:
@@ -90,11 +88,11 @@ class StoreReader:
 
     def find_runs(self, start: str, experiment_id: int | None) -> list[tuple[str, str, str]]:
         """See `Sink`."""
-        return self._with_tag(_ID_TAG, f"{start}%", experiment_id)
+        return self._with_tag(ID_TAG, f"{start}%", experiment_id)
 
     def find_without_parent(self, prefix: str) -> list[tuple[str, str]]:
         """See `Sink`."""
-        return [(run_id, value) for value, run_id, _ in self._with_tag(_MISSING_PARENT_TAG, f"{prefix}%", None)]
+        return [(run_id, value) for value, run_id, _ in self._with_tag(MISSING_PARENT_TAG, f"{prefix}%", None)]
 
     def tagged(self, tag: str, value: str, experiment_id: int) -> list[StoredRun]:
         """See `Sink`."""

@@ -20,10 +20,9 @@ from trackdsl.delivery.database._wire import ABOUT_PATH, CHANGES_PATH, CONTENT_T
 from trackdsl.delivery.store import _tree_search
 from trackdsl.delivery.store._errors import Denied, Refused, RefusedTogether, Unavailable
 from trackdsl.delivery.store._sink import EXPERIMENT_TAGS, GONE, StoredRun, Times, TreeRun
+from trackdsl.store_format.tags import ID_TAG, MISSING_PARENT_TAG
 
 _VERSION = 1
-_ID_TAG = "trackdsl.id"
-_MISSING_PARENT_TAG = "trackdsl.parent.missing"
 #: The answers of a server that no longer takes change sets.
 _WITHOUT = (404, 405, 501)
 #: Answers of a server, or of a proxy before it, that is busy or being started.
@@ -202,13 +201,13 @@ class ServerTables:
 
     def find_runs(self, start: str, experiment_id: int | None) -> list[tuple[str, str, str]]:
         """See `Tables`."""
-        runs = self._with_tag(_ID_TAG, start, experiment_id)
-        return [(run.tags[_ID_TAG], run.run_id, run.experiment_id) for run in runs]
+        runs = self._with_tag(ID_TAG, start, experiment_id)
+        return [(run.tags[ID_TAG], run.run_id, run.experiment_id) for run in runs]
 
     def find_without_parent(self, prefix: str) -> list[tuple[str, str]]:
         """See `Tables`."""
-        runs = self._with_tag(_MISSING_PARENT_TAG, prefix, None)
-        return [(run.run_id, run.tags[_MISSING_PARENT_TAG]) for run in runs]
+        runs = self._with_tag(MISSING_PARENT_TAG, prefix, None)
+        return [(run.run_id, run.tags[MISSING_PARENT_TAG]) for run in runs]
 
     def tagged(self, tag: str, value: str, experiment_id: int) -> list[StoredRun]:
         """See `Tables`."""

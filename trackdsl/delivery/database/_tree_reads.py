@@ -10,8 +10,8 @@ from typing import Any
 from trackdsl.delivery.database._connection import Connection, Row, chunks, marks
 from trackdsl.delivery.store._sink import Times, TreeRun
 from trackdsl.delivery.store._tree_search import below, digests_by_name, while_open
+from trackdsl.store_format.tags import PARENT_TAG
 
-_PARENT_TAG = "mlflow.parentRunId"
 #: Runs that are looked at for one tree: other programs may have recorded at the same time.
 _MOST_SEEN = 20_000
 _COLUMNS = "r.run_uuid, r.name, r.status, r.start_time, r.end_time, r.experiment_id"
@@ -57,7 +57,7 @@ class TreeReads:
         children: dict[str, list[Row]] = {}
         for *row, parent in self._rows(
             f"SELECT {_COLUMNS}, t.value {_TAGGED} ORDER BY r.start_time, r.run_uuid LIMIT {_MOST_SEEN}",
-            (_PARENT_TAG, *while_open(int(top[0][3] or 0), int(top[0][4] or 0))),
+            (PARENT_TAG, *while_open(int(top[0][3] or 0), int(top[0][4] or 0))),
         ):
             children.setdefault(parent, []).append(tuple(row))
         rows = below(top[0], children, lambda row: str(row[0]))

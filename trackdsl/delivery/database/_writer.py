@@ -15,6 +15,7 @@ from trackdsl.delivery.database._upserts import upserts
 from trackdsl.delivery.store._errors import Denied, Refused, Unavailable
 from trackdsl.delivery.store._fallback_encoding import is_encoding_of
 from trackdsl.delivery.store._sink import EXPERIMENT_TAGS
+from trackdsl.store_format.tags import RUN_NAME_TAG
 
 #: What MLflow stores for infinite values, see mlflow/store/tracking/sqlalchemy_store.py.
 _LARGEST = 1.7976931348623157e308
@@ -23,7 +24,6 @@ _RUN_COLUMNS = (
     "source_version, lifecycle_stage, artifact_uri, experiment_id)"
 )
 _POINT_COLUMNS = '("key", value, timestamp, step, is_nan, run_uuid)'
-_RUN_NAME = "mlflow.runName"
 
 
 class Writer:
@@ -215,14 +215,14 @@ class Writer:
             for batch in change.batches:
                 tags.update(batch.tags)
                 # The tag is the name of the run; MLflow ignores an empty one.
-                name = batch.tags.get(_RUN_NAME) or name
+                name = batch.tags.get(RUN_NAME_TAG) or name
             if name is not None:
-                if _RUN_NAME in tags:
-                    tags[_RUN_NAME] = name
+                if RUN_NAME_TAG in tags:
+                    tags[RUN_NAME_TAG] = name
                 if change.new is None or name != change.new.name:
                     self._connection.execute("UPDATE runs SET name = ? WHERE run_uuid = ?", (name, run_id))
             else:
-                tags.pop(_RUN_NAME, None)
+                tags.pop(RUN_NAME_TAG, None)
             for key, value in tags.items():
                 values += (key, value, run_id)
         self._connection.insert('tags ("key", value, run_uuid)', values, self._upserts.set_tag)

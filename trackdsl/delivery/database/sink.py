@@ -22,9 +22,7 @@ from trackdsl.delivery.database._tables import Tables
 from trackdsl.delivery.store._run_trace import RunTrace
 from trackdsl.delivery.store._sink import Batch, ClientSink, RemoteFiles, StoredRun, Times, TreeRun
 from trackdsl.store_format.sqlite import identity
-
-_ID_TAG = "trackdsl.id"
-_RUN_NAME = "mlflow.runName"
+from trackdsl.store_format.tags import ID_TAG, RUN_NAME_TAG
 
 
 class DatabaseSink:
@@ -180,11 +178,11 @@ class DatabaseSink:
 
     def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
         """See `Sink`."""
-        run_id = tags[_ID_TAG]
+        run_id = tags[ID_TAG]
         change = self._collector.change(run_id)
         change.new = NewRun(experiment_number(experiment_id), name, start, tags.get("mlflow.user", "unknown"))
         # As MLflow does: the name is also a tag.
-        change.batches.append(Batch(tags={**tags, _RUN_NAME: name}))
+        change.batches.append(Batch(tags={**tags, RUN_NAME_TAG: name}))
         try:
             self._collector.added(len(tags) + 1)
         except BaseException:

@@ -15,9 +15,7 @@ from trackdsl.delivery.store._errors import RunBlocked, Unavailable
 from trackdsl.delivery.store._fallback_encoding import cased_name
 from trackdsl.delivery.store._sink import EXPERIMENT_TAGS, GONE, StoredRun, Times, TreeRun
 from trackdsl.delivery.store._tree_search import digests_by_name
-
-_ID_TAG = "trackdsl.id"
-_ORPHAN_TAG = "trackdsl.parent.missing"
+from trackdsl.store_format.tags import ID_TAG, MISSING_PARENT_TAG
 
 
 class MlflowReads(MlflowConnection):
@@ -43,7 +41,7 @@ class MlflowReads(MlflowConnection):
             experiment_ids = [experiment_id] if experiment_id is not None else self._all_experiments()
             for start in range(0, len(experiment_ids), 100):
                 runs = self._client.search_runs(
-                    experiment_ids[start : start + 100], f"tags.`{_ID_TAG}` = '{id_}'", run_view_type=3, max_results=1
+                    experiment_ids[start : start + 100], f"tags.`{ID_TAG}` = '{id_}'", run_view_type=3, max_results=1
                 )
                 if runs:
                     return runs[0].info.run_id, runs[0].info.experiment_id
@@ -52,8 +50,8 @@ class MlflowReads(MlflowConnection):
     def find_runs(self, start: str, experiment_id: str | None) -> list[tuple[str, str, str]]:
         """See `Sink`."""
         self._requests.finish()
-        runs = self._search(_ID_TAG, start, experiment_id)
-        return [(run.data.tags[_ID_TAG], run.info.run_id, run.info.experiment_id) for run in runs]
+        runs = self._search(ID_TAG, start, experiment_id)
+        return [(run.data.tags[ID_TAG], run.info.run_id, run.info.experiment_id) for run in runs]
 
     def tagged(self, tag: str, value: str, experiment_id: str) -> list[StoredRun]:
         """See `Sink`."""
@@ -83,7 +81,10 @@ class MlflowReads(MlflowConnection):
     def find_without_parent(self, prefix: str) -> list[tuple[str, str]]:
         """See `Sink`."""
         self._requests.finish()
-        return [(run.info.run_id, run.data.tags[_ORPHAN_TAG]) for run in self._search(_ORPHAN_TAG, prefix, None)]
+        return [
+            (run.info.run_id, run.data.tags[MISSING_PARENT_TAG])
+            for run in self._search(MISSING_PARENT_TAG, prefix, None)
+        ]
 
     def metric_history(self, run_id: str, key: str, step: int | None = None) -> list[tuple[int, float, int]]:
         """See `Sink`."""

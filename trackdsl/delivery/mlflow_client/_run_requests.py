@@ -15,8 +15,8 @@ from trackdsl.delivery.database._rest import Rest
 from trackdsl.delivery.database._rest_answers import Page, RunAnswer, UpdateAnswer
 from trackdsl.delivery.store._errors import Refused, Unavailable
 from trackdsl.delivery.store._sink import Batch
+from trackdsl.store_format.tags import ID_TAG
 
-_ID_TAG = "trackdsl.id"
 #: How protobuf writes what JSON does not have.
 _UNUSUAL = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
@@ -35,7 +35,7 @@ def create_run(rest: Rest, experiment_id: str, name: str, start: int, tags: dict
         "tags": _listed(tags),
     }
     run = rest.post(RunAnswer, "runs/create", _encoded(content)).run.stored()
-    if run.tags.get(_ID_TAG, tags.get(_ID_TAG)) != tags.get(_ID_TAG):
+    if run.tags.get(ID_TAG, tags.get(ID_TAG)) != tags.get(ID_TAG):
         raise Unavailable(f"the server answers the creation of a run with another one, {run.run_id}")
     return run.run_id
 

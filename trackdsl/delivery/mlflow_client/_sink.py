@@ -17,10 +17,7 @@ from trackdsl.delivery.mlflow_client._reads import MlflowReads
 from trackdsl.delivery.mlflow_client._traces import MlflowTraces
 from trackdsl.delivery.store._errors import Refused, Unavailable
 from trackdsl.delivery.store._sink import Batch, NewRun
-
-_ID_TAG = "trackdsl.id"
-_PARENT_TAG = "mlflow.parentRunId"
-_ORPHAN_TAG = "trackdsl.parent.missing"
+from trackdsl.store_format.tags import ID_TAG, MISSING_PARENT_TAG, PARENT_TAG
 
 
 class MlflowSink(MlflowReads, MlflowFiles, MlflowTraces):
@@ -32,9 +29,9 @@ class MlflowSink(MlflowReads, MlflowFiles, MlflowTraces):
         """See `Sink`."""
         self._settle(run_id)
         with self._translated():
-            self._client.set_tag(run_id, _PARENT_TAG, parent_run_id)
+            self._client.set_tag(run_id, PARENT_TAG, parent_run_id)
             with contextlib.suppress(Refused), self._translated():
-                self._client.delete_tag(run_id, _ORPHAN_TAG)
+                self._client.delete_tag(run_id, MISSING_PARENT_TAG)
 
     def reopen_run(self, run_id: str) -> None:
         """See `Sink`. The end time stays, as when MLflow resumes a run."""
@@ -52,7 +49,7 @@ class MlflowSink(MlflowReads, MlflowFiles, MlflowTraces):
     def remove_others(self, id_: str, experiment_id: str, run_id: str) -> None:
         """See `Sink`."""
         with self._translated():
-            for run in self._client.search_runs([experiment_id], f"tags.`{_ID_TAG}` = '{id_}'"):
+            for run in self._client.search_runs([experiment_id], f"tags.`{ID_TAG}` = '{id_}'"):
                 if run.info.run_id != run_id:
                     self._client.delete_run(run.info.run_id)
 
@@ -100,9 +97,9 @@ class MlflowSink(MlflowReads, MlflowFiles, MlflowTraces):
 
     def _create_or_find(self, run: NewRun, attempts: Iterator[int]) -> str:
         """Create a run; if this was tried before, it may exist."""
-        tags = {**run.tags, _ID_TAG: run.id_.hex()}
+        tags = {**run.tags, ID_TAG: run.id_.hex()}
         if run.parent is not None:
-            tags[_PARENT_TAG] = run.parent if isinstance(run.parent, str) else run.parent.run_id
+            tags[PARENT_TAG] = run.parent if isinstance(run.parent, str) else run.parent.run_id
         match = self._search_run(run.id_.hex(), run.experiment_id) if next(attempts) else None
         return match[0] if match is not None else self.create_run(run.experiment_id, run.name, run.start, tags)
 

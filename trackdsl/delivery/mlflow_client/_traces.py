@@ -18,6 +18,7 @@ from trackdsl.delivery.mlflow_client._connection import DATABASES, MlflowConnect
 from trackdsl.delivery.mlflow_client._errors import is_final
 from trackdsl.delivery.store._run_trace import RunTrace, StageSpan, preview
 from trackdsl.errors import logger
+from trackdsl.store_format.tags import ID_TAG
 
 #: Spans of one request.
 _PART = 250
@@ -25,7 +26,7 @@ _PART = 250
 _MOST_LOOKED_AT, _MOST_COPIED = 200, 1000
 #: In milliseconds: the clocks of machines differ.
 _TOLERANCE = 1000
-_ID_TAG, _RUN = "trackdsl.id", "mlflow.sourceRun"
+_RUN = "mlflow.sourceRun"
 #: The stores in which a trace can be changed.
 _IN_TABLES = ("http", *DATABASES)
 _LOCATION, _IN_THE_STORE = "mlflow.trace.spansLocation", "TRACKING_STORE"
@@ -92,7 +93,7 @@ class MlflowTraces(MlflowConnection):
 
     def _found_trace(self, trace: RunTrace) -> Any:
         """MLflow's description of the trace that was made before; None if there is none."""
-        traces = self._search_traces(trace.experiment_id, f"tags.`{_ID_TAG}` = '{trace.id}'", 1, include_spans=False)
+        traces = self._search_traces(trace.experiment_id, f"tags.`{ID_TAG}` = '{trace.id}'", 1, include_spans=False)
         return next((one.info for one in traces), None)
 
     def _search_traces(self, experiment_id: str, where: str, most: int, *, include_spans: bool) -> Sequence[Any]:
@@ -108,7 +109,7 @@ class MlflowTraces(MlflowConnection):
         """The spans of the traces that MLflow made inside the runs, below the spans of these runs."""
         for inner in found[:_MOST_LOOKED_AT]:
             around = trace.span_of.get(inner.info.trace_metadata.get(_RUN, ""))
-            if around is None or _ID_TAG in inner.info.tags:
+            if around is None or ID_TAG in inner.info.tags:
                 continue
             check_interrupt()
             for span in self._spans_of(inner.info.trace_id, trace):
@@ -192,7 +193,7 @@ def _metadata(trace: RunTrace) -> dict[str, str]:
 
 def _tags(trace: RunTrace) -> dict[str, str]:
     left_out = {"trackdsl.left_out": trace.left_out} if trace.left_out else {}
-    return {"mlflow.traceName": trace.root.name[:250], _ID_TAG: trace.id, **left_out}
+    return {"mlflow.traceName": trace.root.name[:250], ID_TAG: trace.id, **left_out}
 
 
 def _span(span: StageSpan, trace_id: str, number: int) -> Any:

@@ -27,7 +27,7 @@ from trackdsl.delivery.state._run_map import DeliveredRun
 from trackdsl.delivery.store._fallback_encoding import is_encoding_of
 from trackdsl.delivery.store._sink import Batch, Sink, StoredRun
 from trackdsl.store_format.limits import MAX_TAG, fit_key
-from trackdsl.store_format.tags import path_of_text
+from trackdsl.store_format.tags import ENDED_TAG, ID_TAG, PARENT_TAG, path_of_text
 
 if TYPE_CHECKING:
     from trackdsl.delivery.runs._continued import Continuations
@@ -37,11 +37,8 @@ if TYPE_CHECKING:
     from trackdsl.delivery.state._open_journal import OpenJournal
 
 RANK = "trackdsl.rank"
-_ID = "trackdsl.id"
-_PARENT = "mlflow.parentRunId"
 #: The tag that distinguishes the ranks of two launches if both resume the same run.
 _LAUNCH_ID = "trackdsl.launch.id"
-_ENDED = "trackdsl.ended"
 #: The status of a root is the first of these that one of its ranks has.
 _WORST = ("RUNNING", "FAILED", "KILLED", "FINISHED")
 #: Events have nanoseconds, MLflow has milliseconds.
@@ -92,7 +89,7 @@ class SharedRoots:
             fresh = {key: value for key, value in event.params.items() if fit_key(key) not in held}
             self._writer.outbox.add_params(sink, id_, root, fresh)
             self._writer.outbox.flush(sink, id_)
-        tags = {_PARENT: root.run_id, **_compose.rank_tags(rank)}
+        tags = {PARENT_TAG: root.run_id, **_compose.rank_tags(rank)}
         return root, {**tags, _LAUNCH_ID: named.hex()} if rank.continued_id else tags
 
     def _root_for(self, sink: Sink, event: events.Open, named: bytes) -> tuple[bytes, DeliveredRun]:
@@ -104,7 +101,7 @@ class SharedRoots:
         for number in itertools.count():
             id_ = named if not number else hashlib.sha256(b"%b %d" % (named, number)).digest()[: len(named)]
             root = self._find_or_make(sink, event, id_)
-            others = [other for other in _ranks(sink, root) if other.tags.get(_ID) != event.run.hex()]
+            others = [other for other in _ranks(sink, root) if other.tags.get(ID_TAG) != event.run.hex()]
             if not any(other.tags[RANK] == str(rank.rank) for other in others):
                 return id_, root
         raise AssertionError
@@ -113,7 +110,7 @@ class SharedRoots:
         """Note that a run exists: if it is that of a rank, open its root."""
         root = self._root_of(id_)
         if root is not None and sink.status(root.run_id) in _WORST[1:]:
-            sink.delete_tags(root.run_id, [_ENDED])
+            sink.delete_tags(root.run_id, [ENDED_TAG])
             sink.reopen_run(root.run_id)
 
     def ended(self, sink: Sink, id_: bytes) -> None:
@@ -155,11 +152,11 @@ class SharedRoots:
 
     def _unified(self, sink: Sink, id_: bytes, root: DeliveredRun) -> DeliveredRun:
         """The root of an id. If several were created, one is kept, and gets what the others have."""
-        roots = sink.tagged(_ID, id_.hex(), root.experiment_id)
+        roots = sink.tagged(ID_TAG, id_.hex(), root.experiment_id)
         if len(roots) < 2:
             # A deleted root is not found, and MLflow refuses what is written to it.
             return root if not roots or roots[0].run_id == root.run_id else _known(roots[0], root)
-        children = {one.run_id: sink.tagged(_PARENT, one.run_id, root.experiment_id) for one in roots}
+        children = {one.run_id: sink.tagged(PARENT_TAG, one.run_id, root.experiment_id) for one in roots}
         kept = min(roots, key=lambda one: (not children[one.run_id], one.run_id))
         run = _known(kept, root)
         others = [one.run_id for one in roots if one.run_id != kept.run_id]
@@ -199,7 +196,7 @@ class SharedRoots:
         if status != "FINISHED":
             odd = sorted(int(rank.tags[RANK]) for rank in ranks if rank.status == status)
             named = ", ".join(map(str, odd[:10])) + (", …" if len(odd) > 10 else "")
-            outbox.of(id_, root).add_tag(_ENDED, f"{'rank' if len(odd) == 1 else 'ranks'} {named}: {status}")
+            outbox.of(id_, root).add_tag(ENDED_TAG, f"{'rank' if len(odd) == 1 else 'ranks'} {named}: {status}")
         outbox.flush(sink, id_)
 
 
@@ -222,7 +219,9 @@ def _known(stored: StoredRun, root: DeliveredRun) -> DeliveredRun:
 
 
 def _ranks(sink: Sink, root: DeliveredRun) -> list[StoredRun]:
-    return [run for run in sink.tagged(_PARENT, root.run_id, root.experiment_id) if run.tags.get(RANK, "").isdecimal()]
+    return [
+        run for run in sink.tagged(PARENT_TAG, root.run_id, root.experiment_id) if run.tags.get(RANK, "").isdecimal()
+    ]
 
 
 def _rank_of_status(status: str) -> int:

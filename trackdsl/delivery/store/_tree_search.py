@@ -7,8 +7,8 @@ from itertools import islice
 from typing import TypeVar
 
 from trackdsl.delivery.store._sink import Times, TreeRun
+from trackdsl.store_format.tags import PARENT_TAG
 
-_PARENT_TAG = "mlflow.parentRunId"
 #: Clocks of machines differ, in milliseconds.
 _TOLERANCE = 300_000
 #: Runs that are looked at for one tree: other programs may have recorded at the same time.
@@ -29,10 +29,10 @@ def newest(search: Search, experiment_id: str, tag: str, value: str | None, bega
 
 def tree(search: Search, root: TreeRun, most: int) -> list[TreeRun]:
     """See `Sink`."""
-    where = f"{_began(while_open(root.start, root.end))} AND tags.`{_PARENT_TAG}` LIKE '%'"
+    where = f"{_began(while_open(root.start, root.end))} AND tags.`{PARENT_TAG}` LIKE '%'"
     children: dict[str, list[TreeRun]] = {}
     for run in islice(search(root.experiment_id, where, "attributes.start_time ASC"), _MOST_SEEN):
-        children.setdefault(run.tags.get(_PARENT_TAG, ""), []).append(run)
+        children.setdefault(run.tags.get(PARENT_TAG, ""), []).append(run)
     return list(islice(below(root, children, lambda run: run.run_id), most))
 
 

@@ -33,7 +33,7 @@ from trackdsl.store_format.changes.stored import (
     needed_texts,
     packages_text,
 )
-from trackdsl.store_format.tags import NOTE_TAG
+from trackdsl.store_format.tags import COMMIT_TAG, NOTE_TAG, PARENT_TAG, PATH_TAG, SOURCE_NAME_TAG, SUPERSEDED_TAG
 
 #: If a tree has more runs, the first ones are compared, up to this number.
 MOST_STAGES = 2000
@@ -48,11 +48,6 @@ _DAY = 86_400_000
 _MOST_HOLDERS = 10
 #: Descriptions of a run that are remembered as ours.
 _MOST_NOTES = 5
-_PATH_TAG = "trackdsl.path"
-_PARENT_TAG = "mlflow.parentRunId"
-_SUPERSEDED_TAG = "trackdsl.superseded_by"
-_COMMIT_TAG = "mlflow.source.git.commit"
-_SOURCE_TAG = "mlflow.source.name"
 _MAIN = ("__main__.", "?.")
 
 #: What a program consists of, by the functions of its stages.
@@ -76,7 +71,7 @@ def note_changes(sink: Sink, run_id: str, python: str, capture: Capture) -> bool
         Refused: the run was deleted a moment ago, or the store does not take what is written.
     """
     tree = sink.tree(run_id, MOST_STAGES)
-    if not tree or tree[0].tags.get(_PARENT_TAG):
+    if not tree or tree[0].tags.get(PARENT_TAG):
         return True
     if not tree[0].end or tree[0].status == "RUNNING":
         return False
@@ -139,8 +134,8 @@ class _ChangeNotes:
 
     def _previous(self) -> TreeRun | None:
         """The last comparable run that has ended."""
-        path = self._root.tags.get(_PATH_TAG)
-        wanted: list[tuple[str, str | None]] = [] if path is None else [(_PATH_TAG, path)]
+        path = self._root.tags.get(PATH_TAG)
+        wanted: list[tuple[str, str | None]] = [] if path is None else [(PATH_TAG, path)]
         if call_of(self._root.tags).get("function"):
             # The name may be a template, which another run has filled in another way.
             wanted.append((CHANGED_TAG, None))
@@ -169,7 +164,7 @@ class _ChangeNotes:
         """The run before, as far as it is known: it may be of a version that kept no source."""
         tree = self._sink.tree(root.run_id, MOST_STAGES) or [root]
         stages = stages_of(tree[0], tree[1:], {run.run_id: run.datasets for run in tree})
-        program = Program(commit=root.tags.get(_COMMIT_TAG, ""))
+        program = Program(commit=root.tags.get(COMMIT_TAG, ""))
         if stored is not None:
             program = stored.program(self._read([stored.packages] if stored.packages else [], stored))
         return Recorded(root.run_id, root.name, root.start, stages, program)
@@ -183,7 +178,7 @@ class _ChangeNotes:
             unknown=tuple(unknown),
             partial=tuple(captured.partial),
             python=self._python,
-            commit=self._root.tags.get(_COMMIT_TAG, ""),
+            commit=self._root.tags.get(COMMIT_TAG, ""),
             packages=packages,
             patch=captured.patch and key_of(captured.patch),
             code={key: {name: one.digest for name, one in uses.items()} for key, uses in captured.code.items()},
@@ -242,7 +237,7 @@ def _texts_of(captured: Captured) -> dict[str, str]:
 
 def _is_comparable(run: TreeRun, root: TreeRun) -> bool:
     """Whether a run is an earlier root run of the same function or script that has ended and is not superseded."""
-    if run.tags.get(_PARENT_TAG) or run.tags.get(_SUPERSEDED_TAG) or run.status == "RUNNING" or not run.end:
+    if run.tags.get(PARENT_TAG) or run.tags.get(SUPERSEDED_TAG) or run.status == "RUNNING" or not run.end:
         return False
     if (run.start, run.run_id) >= (root.start, root.run_id):
         return False
@@ -251,5 +246,5 @@ def _is_comparable(run: TreeRun, root: TreeRun) -> bool:
         return False
     if function and not function.startswith(_MAIN):
         return True
-    same_path = bool(function) or run.tags.get(_PATH_TAG) == root.tags.get(_PATH_TAG)
-    return same_path and run.tags.get(_SOURCE_TAG) == root.tags.get(_SOURCE_TAG)
+    same_path = bool(function) or run.tags.get(PATH_TAG) == root.tags.get(PATH_TAG)
+    return same_path and run.tags.get(SOURCE_NAME_TAG) == root.tags.get(SOURCE_NAME_TAG)

@@ -16,6 +16,7 @@ from trackdsl.delivery.store._errors import Refused
 from trackdsl.delivery.store._sink import Sink, TreeRun
 from trackdsl.store_format.report.material import PATH, Bounds, collect
 from trackdsl.store_format.report.node import Node
+from trackdsl.store_format.tags import PARENT_TAG, SUPERSEDED_TAG
 
 #: Of a larger tree, the first so many runs are shown.
 MOST_RUNS = 12_000
@@ -25,7 +26,6 @@ _FEWEST_CHILDREN = 2
 _MOST_POINTS, _MOST_FILES = 2000, 100
 #: Where each question is a request to a server, fewer are asked.
 _REMOTE = Bounds(curves=80, runs_with_files=30)
-_PARENT_TAG, _SUPERSEDED_TAG = "mlflow.parentRunId", "trackdsl.superseded_by"
 
 
 class Interrupted(Exception):
@@ -49,7 +49,7 @@ def make_report(sink: Sink, run_id: str, waits: Callable[[], bool]) -> bool:
         Refused: the run was deleted a moment ago, or the store does not take the report.
     """
     runs = sink.tree(run_id, MOST_RUNS)
-    if not runs or runs[0].tags.get(_PARENT_TAG):
+    if not runs or runs[0].tags.get(PARENT_TAG):
         return True
     if runs[0].status == "RUNNING" or not runs[0].end:
         return False
@@ -81,8 +81,8 @@ def _tree(runs: list[TreeRun]) -> Node:
     """The tree of runs, of which the first is the root, without superseded runs and those below them."""
     nodes = {run.run_id: _node(run) for run in runs}
     for run in sorted(runs[1:], key=lambda run: (run.start, run.tags.get("trackdsl.id", ""), run.run_id)):
-        parent = nodes.get(run.tags.get(_PARENT_TAG, ""))
-        if parent is not None and not run.tags.get(_SUPERSEDED_TAG):
+        parent = nodes.get(run.tags.get(PARENT_TAG, ""))
+        if parent is not None and not run.tags.get(SUPERSEDED_TAG):
             parent.children.append(nodes[run.run_id])
     return nodes[runs[0].run_id]
 

@@ -11,8 +11,8 @@ from trackdsl._core.readable import is_finite, number
 from trackdsl.delivery.store._run_trace import Failure, RunTrace, StageSpan
 from trackdsl.delivery.store._sink import TreeRun
 from trackdsl.store_format.call_tag import call_of
+from trackdsl.store_format.tags import ID_TAG, PARENT_TAG
 
-_ID_TAG, _PARENT_TAG = "trackdsl.id", "mlflow.parentRunId"
 _EXCEPTION = "trackdsl.exception."
 _SYSTEM = "system/"
 
@@ -36,7 +36,7 @@ def trace_of(runs: Sequence[TreeRun], *, cut: bool) -> RunTrace:
 
 
 def _trace_id(root: TreeRun) -> str:
-    id_ = root.tags.get(_ID_TAG, "")
+    id_ = root.tags.get(ID_TAG, "")
     if re.fullmatch(r"[0-9a-f]{32}", id_) and int(id_, 16):
         return id_
     return hashlib.sha256(root.run_id.encode()).hexdigest()[:32]
@@ -53,7 +53,7 @@ def _span(run: TreeRun, span_of: Mapping[str, int], root: TreeRun) -> StageSpan:
     end = max(start, run.end or root.end)
     return StageSpan(
         id=span_of[run.run_id],
-        parent=None if is_root else span_of.get(run.tags.get(_PARENT_TAG, ""), span_of[root.run_id]),
+        parent=None if is_root else span_of.get(run.tags.get(PARENT_TAG, ""), span_of[root.run_id]),
         name=run.name or run.run_id,
         start=start * 1_000_000,
         end=end * 1_000_000,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from trackdsl.delivery.store._sink import Batch, Sink
 from trackdsl.delivery.summaries._reports import Interrupted
 from trackdsl.delivery.summaries._trace_spans import trace_of
+from trackdsl.store_format.tags import PARENT_TAG
 
 #: Of a larger tree, the first so many runs have spans: MLflow's trace view draws all of them at once.
 MOST_SPANS = 2000
@@ -20,7 +21,6 @@ TRACE_TAG = "trackdsl.trace"
 _LEFT_OUT_TAG = "trackdsl.omitted.trace"
 #: MLflow sends the traces of a program in the background; after so many seconds, they are at the store.
 _SENT_AFTER = 3.0
-_PARENT_TAG = "mlflow.parentRunId"
 
 
 def make_trace(sink: Sink, run_id: str, waits: Callable[[], bool], *, still_runs: bool) -> bool:
@@ -41,7 +41,7 @@ def make_trace(sink: Sink, run_id: str, waits: Callable[[], bool], *, still_runs
         Refused: the run was deleted a moment ago, or the store does not take the trace.
     """
     runs = sink.tree(run_id, MOST_SPANS + 1)
-    if not runs or runs[0].tags.get(_PARENT_TAG):
+    if not runs or runs[0].tags.get(PARENT_TAG):
         return True
     if runs[0].status == "RUNNING" or not runs[0].end:
         return False
