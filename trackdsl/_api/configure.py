@@ -54,7 +54,7 @@ def configure(
         secret_names: names of arguments, fields, tags and keys whose values are masked, besides the well-known ones
             (`password`, `token`, `api_key`, …); `*` matches anything, and case does not matter.
         public_names: names whose values are never masked, even if they look like secrets: `token_*`.
-        system_metrics: sample processor, memory, disk, network and graphics cards while root runs are open: `True`,
+        system_metrics: sample CPU, memory, disk, network and GPUs while root runs are open: `True`,
             or the seconds between two samples.
         ranks: what the processes of one launch record (torchrun, SLURM, MPI): `children`: each a child of one shared
             root run; `main`: only the first process records; `separate`: each a root run of its own.

@@ -157,7 +157,7 @@ def check_iterable(iterable: Any, function: str) -> None:
 
 
 def _whole(start: Any) -> int:
-    """The argument `start` as a whole number."""
+    """The argument `start` as an integer."""
     try:
         return operator.index(start)
     except TypeError:

@@ -209,7 +209,7 @@ class Rows:
         bool | float,
         Row(
             0.0,
-            "sample processor, memory, disk, network and graphics cards while root runs are open: `True`, or the "
+            "sample CPU, memory, disk, network and GPUs while root runs are open: `True`, or the "
             "seconds between two samples.",
             default_help="off; `true`, or the seconds between two samples of root runs",
             also=("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",),

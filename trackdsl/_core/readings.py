@@ -1,4 +1,4 @@
-"""One reading of a machine and of a program on it: processor, memory, disk, network, graphics cards.
+"""One reading of a machine and of a program on it: CPU, memory, disk, network, GPUs.
 
 Metrics that MLflow has too have MLflow's names (see mlflow/system_metrics/metrics), so that its UI shows both alike.
 MLflow has no metrics for disk input and output, nor for the program itself.
@@ -18,14 +18,14 @@ _MEGABYTE = 1e6
 
 
 class MachineReadings:
-    """Readings of the processors, the memory and the graphics cards of this machine."""
+    """Readings of the CPUs, the memory and the GPUs of this machine."""
 
     def __init__(self) -> None:
         self._gpus = _gpus()
         self._times = psutil.cpu_times()
 
     def read(self) -> dict[str, float]:
-        """The current values, by name; the use of the processors is the average since the last reading."""
+        """The current values, by name; the use of the CPUs is the average since the last reading."""
         found = {**self._processor(), **_memory()}
         for number, handle in enumerate(self._gpus):
             found |= {f"gpu_{number}_{name}": value for name, value in _of_gpu(handle)}
@@ -52,7 +52,7 @@ class ProgramReadings:
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._at = time.monotonic()
-        #: By process, its processor seconds and disk bytes at the last reading.
+        #: By process, its CPU seconds and disk bytes at the last reading.
         self._seen: dict[tuple[int, float], tuple[float, int, int]] = {}
         self._read = self._written = 0
         for process, used in _tree(pid):
@@ -96,7 +96,7 @@ class Readings:
     def read(self) -> dict[str, float]:
         """The current values, by name.
 
-        Percentages of processors are averages since the last reading. Megabytes are 10⁶ bytes; for disk and network
+        Percentages of CPUs are averages since the last reading. Megabytes are 10⁶ bytes; for disk and network
         they count from the first reading. A program that keeps two cores busy has 200 %.
         """
         found = {**self._machine.read(), **_room(), **self._traffic(), **self._program.read()}
@@ -115,7 +115,7 @@ class Readings:
 
 
 def _tree(pid: int) -> Iterator[tuple[tuple[int, float], tuple[float, int, int, int]]]:
-    """Each process of a program: pid and start time; processor seconds, bytes read, written and resident."""
+    """Each process of a program: pid and start time; CPU seconds, bytes read, written and resident."""
     try:
         program = psutil.Process(pid)
         processes = [program, *program.children(recursive=True)]
@@ -150,7 +150,7 @@ def _room() -> dict[str, float]:
 
 
 def _gpus() -> list[Any]:
-    """Handles of the graphics cards that NVML knows; none if there is no driver."""
+    """Handles of the GPUs that NVML knows; none if there is no driver."""
     try:
         import pynvml
 

@@ -144,7 +144,7 @@ class ForkSafeLock:
         make: `threading.Lock` or `threading.RLock`.
 
     Attributes:
-        current: the lock of this process. Always read it anew: `with lock.current:`. A fork inside of that block does
+        current: the lock of this process. Read it each time: `with lock.current:`. A fork inside of that block does
             no harm: the block releases the lock that it took.
     """
 

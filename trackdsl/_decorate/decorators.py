@@ -128,7 +128,7 @@ def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the ove
         tracking_uri: the store that the run goes to, as MLflow writes it.
         params: record all arguments (`True`), none (`False`), or those named.
         returns: record what the function returns, as `track_returns` does.
-        system_metrics: sample processor, memory, disk, network and graphics cards while the run is open: `True`, or
+        system_metrics: sample CPU, memory, disk, network and GPUs while the run is open: `True`, or
             the seconds between two samples. By default the setting `system_metrics` decides, for root runs.
         ranks: what the processes of one launch record (torchrun, SLURM, MPI): `"children"`: each a child of one
             shared root run; `"main"`: only the first process records; `"separate"`: each a root run of its own. By
@@ -179,7 +179,7 @@ def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload
         returns: record what the function returns, as `track_returns` does.
         tags: tags of the run.
         description: shown by the MLflow UI above the run.
-        system_metrics: sample processor, memory, disk, network and graphics cards while the run is open: `True`, or
+        system_metrics: sample CPU, memory, disk, network and GPUs while the run is open: `True`, or
             the seconds between two samples. By default the setting `system_metrics` decides, for root runs.
         run_id: a run to resume, instead of a new one: its id in trackdsl or MLflow, or the run itself. The run is
             `RUNNING` again until the end. It keeps what was recorded before; a parameter keeps its first value.

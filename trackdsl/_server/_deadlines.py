@@ -33,7 +33,7 @@ class Deadlines:
         self._looks = math.inf
 
     def begin(self, what: Expiring, seconds: float) -> None:
-        """End something after so many seconds, unless `over` is called before.
+        """End something after this many seconds, unless `over` is called before.
 
         Raises:
             RuntimeError: there can be no more threads.

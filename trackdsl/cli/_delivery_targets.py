@@ -64,7 +64,7 @@ class DeliveryTargets:
 
     Args:
         journals: the journals.
-        timeout: after so many seconds without a sign that a process delivers them, the command gives up.
+        timeout: after this many seconds without a sign that a process delivers them, the command gives up.
     """
 
     def __init__(self, journals: list[Journal], timeout: float) -> None:

@@ -61,7 +61,7 @@ def with_spool(command: C) -> C:
     help="Record what a function returns. Can be repeated.",
     shell_complete=complete_function,
 )
-@click.option("--system-metrics", is_flag=True, help="Sample processor, memory, disk, network and graphics cards.")
+@click.option("--system-metrics", is_flag=True, help="Sample CPU, memory, disk, network and GPUs.")
 @click.option("--autolog", is_flag=True, help="Switch on MLflow's autologging.")
 @click.option("--tracking-uri", metavar="URI", help="The store. Default: the configured one.")
 @click.option(

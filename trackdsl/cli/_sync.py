@@ -52,7 +52,7 @@ def run(named: Path | None, timeout: float) -> None:
 
     Args:
         named: the spool; the one in use by default.
-        timeout: give up after so many seconds without progress.
+        timeout: give up after this many seconds without progress.
     """
     spool = spool_for(named)
     done = deliver(spool, timeout)
@@ -70,7 +70,7 @@ def deliver(
 
     Args:
         spool: the spool.
-        timeout: give up after so many seconds without progress.
+        timeout: give up after this many seconds without progress.
         only: the journals to deliver; all by default.
         command: the command that the user can run again if something is left.
     """

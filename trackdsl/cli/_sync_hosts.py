@@ -18,7 +18,7 @@ def run(named: Path | None, timeout: float, host: str | None, *, assume_ended: b
 
     Args:
         named: the spool; the one in use by default. It is delivered first, unless a host is named.
-        timeout: give up after so many seconds without progress.
+        timeout: give up after this many seconds without progress.
         host: deliver only the records of this host.
         assume_ended: the user knows that all programs of that host have ended.
     """

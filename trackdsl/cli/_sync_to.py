@@ -29,7 +29,7 @@ def run(named: Path | None, timeout: float, to: str, only_from: str | None) -> N
 
     Args:
         named: the spool; the one in use by default.
-        timeout: give up after so many seconds without progress.
+        timeout: give up after this many seconds without progress.
         to: the tracking URI of the store.
         only_from: only journals that were recorded for this store.
 

@@ -12,7 +12,7 @@ from trackdsl.handlers._dataset import DatasetProfile, tensor_profile
 from trackdsl.handlers._digest import GROUP, Digest, feed_objects
 from trackdsl.handlers._value_digest import digest_of
 
-#: Arrays are copied in pieces of this many bytes, which stay in the processor's cache until they are hashed.
+#: Arrays are copied in pieces of this many bytes, which stay in the CPU's cache until they are hashed.
 PIECE = 1 << 19
 #: The short digest of an array with more bytes than this covers about `_SAMPLE` values.
 _MAX_DIGESTED = 1 << 19

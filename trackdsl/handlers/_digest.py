@@ -155,7 +155,7 @@ def _encode_sorted(tag: bytes, values: Iterable[Any], put: Callable[[bytes], Non
     encoded = []
     for value in values:
         parts: list[bytes] = []
-        # A dict creates its pairs anew, so a pair cannot contain itself.
+        # A dict creates its pairs each time, so a pair cannot contain itself.
         if tag == b"{":
             _encode_each(value, parts.append, around)
         else:

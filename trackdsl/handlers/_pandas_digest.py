@@ -1,7 +1,7 @@
 """Complete digests of pandas frames.
 
 A column in one piece of memory is hashed directly. If a frame was made from an array in C order, the values of its
-columns alternate in memory. They are copied in blocks that fit into the processor's cache, so that each byte is fetched
+columns alternate in memory. They are copied in blocks that fit into the CPU's cache, so that each byte is fetched
 from memory only once. A large frame is hashed by two threads.
 """
 

@@ -100,7 +100,7 @@ def write_parquet(frame: Any, path: Path) -> None:
     schema = schema_of(frame)
     columns = list(_columns(frame))
     levels = range(frame.index.nlevels) if len(schema) > len(columns) else ()
-    # Columns are converted one by one. pyarrow would convert one for each processor at the same time.
+    # Columns are converted one by one. pyarrow would convert one for each CPU at the same time.
     floating = [str(field.type) in ("float", "double") for field in schema]
     repeated: Any = [field.name for field, is_float in zip(schema, floating, strict=True) if not is_float]
     # For numbers that do not repeat, a dictionary takes twice the time and a fifth more bytes.

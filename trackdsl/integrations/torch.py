@@ -28,7 +28,7 @@ try:
 except ModuleNotFoundError as error:
     raise explained(error, __name__) from None
 
-#: Values on an accelerator are read together: after so many steps, or after so many nanoseconds.
+#: Values on an accelerator are read together: after this many steps, or after this many nanoseconds.
 _MAX_HELD = 100
 _MAX_AGE = 2_000_000_000
 

@@ -69,7 +69,7 @@ class ThinnedPoints(Thinned[Point]):
 class Follower:
     """Follows one run of this program, from its journal, at a bounded cost.
 
-    Each reading takes no more processor time than it is given: a program may record faster than it can be read, and
+    Each reading takes no more CPU time than it is given: a program may record faster than it can be read, and
     reading takes time from it. If there is more to read, the middle is left out; the end, which has the latest values,
     is read.
 
@@ -102,7 +102,7 @@ class Follower:
         """Read the events that are new since the last call.
 
         Args:
-            seconds: of processor time at most, and a moment for the end.
+            seconds: of CPU time at most, and a moment for the end.
         """
         give_up = time.thread_time() + seconds
         end = Position(*self._writer.position())

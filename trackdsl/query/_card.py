@@ -14,7 +14,7 @@ from trackdsl.query._shown import FAILED, FINISHED, RUNNING, duration, markup, n
 from trackdsl.query._sparkline import sparkline_svg, sparkline_text
 
 _AMBER = "#b7791f"
-#: At most so many are shown, and so many characters of each text.
+#: How many are shown at most, and how many characters of each text.
 _MOST_PARAMS, _MOST_METRICS, _MOST_WARNINGS, _MOST_DIFF = 24, 60, 6, 200
 _LONGEST = 80
 #: Rows of metrics beyond which they scroll.

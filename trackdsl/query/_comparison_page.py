@@ -34,7 +34,7 @@ from trackdsl.store_format.report.sections import cut, table
 _MOST, _MOST_TIMES = 300, 40
 #: Of more runs, times are a table only, and curves are those of the first ones.
 _MOST_BARS, _MOST_WITH_CURVES = 6, 12
-#: So many metrics of runs are read with their points.
+#: This many metrics of runs are read with their points.
 _MOST_CURVES = 240
 
 

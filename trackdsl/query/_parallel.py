@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _MOST_AXES, _MOST_LINES, _MOST_TEXTS = 14, 200, 20
-#: An axis is logarithmic if the highest of its values is so many times the lowest.
+#: An axis is logarithmic if the highest of its values is at least this many times the lowest.
 _LOGARITHMIC = 100.0
 _APART, _HEIGHT, _MARGIN, _TOP = 130, 220, 66, 34
 #: Colours that can be read on light and dark pages.

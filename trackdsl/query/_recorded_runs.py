@@ -25,7 +25,7 @@ from trackdsl.store_format.changes.stored import (
 )
 from trackdsl.store_format.tags import COMMIT_TAG
 
-#: Texts come from so many other runs at most.
+#: Texts come from at most this many other runs.
 _MOST_HOLDERS = 20
 
 

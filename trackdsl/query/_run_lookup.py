@@ -24,7 +24,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _BEGINNING = re.compile(r"[0-9a-f]{4,31}")
 #: The short form of an id of ours, see `_shown.short`: its beginning, and the count that it ends in.
 _SHORT = re.compile(r"([0-9a-f]{4,20})-([0-9a-f]{1,12})")
-#: An error names at most so many runs.
+#: An error names at most this many runs.
 _SHOWN = 5
 #: How many of the newest runs may be meant by a name that no run has.
 _SUGGESTED = 200

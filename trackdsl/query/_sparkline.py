@@ -49,7 +49,7 @@ def sparkline_text(values: Sequence[float], width: int = 12) -> str:
 
 
 def _thinned(values: Sequence[float], most: int) -> list[float]:
-    """At most so many of the values, at equal distances, with the first and the last."""
+    """At most this many of the values, at equal distances, with the first and the last."""
     if len(values) <= most:
         return list(values)
     return [values[round(number * (len(values) - 1) / (most - 1))] for number in range(most)]

@@ -99,7 +99,7 @@ def with_files(held: Mapping[str, str], spool: str, notes: Mapping[str, FileNote
     others: list[dict[str, Any]] = []
     for part in _parts(held):
         entries: dict[str, Any] = {}
-        with contextlib.suppress(ValueError):  # A damaged part is written anew.
+        with contextlib.suppress(ValueError):  # A damaged part is written again.
             entries = _entries(held[part.tag])
         if part.spool == owner:
             own[part.number] = entries

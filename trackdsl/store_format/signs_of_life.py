@@ -1,4 +1,4 @@
-"""Signs of life of the processes that deliver, as a waiting program sees them: locks, heartbeats, processor time."""
+"""Signs of life of the processes that deliver, as a waiting program sees them: locks, heartbeats, CPU time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trackdsl.store_format.servers import LOCAL, lock_of, server_of
 
 #: How often a program that waits looks at the heartbeat, in seconds.
 _LOOK_EVERY = 0.1
-#: After this time without a beat, the processor time of the process shows whether it lives, in seconds.
+#: After this time without a beat, the CPU time of the process shows whether it lives, in seconds.
 _UNSURE = 2.0
 #: A thread that has not moved for this time hangs, in seconds.
 _HANGS = 300.0
@@ -91,7 +91,7 @@ class _Listener:
         return None, False
 
     def _computes(self, pid: int, now: float) -> bool:
-        """Whether a process without a beat gets processor time: a call of C code may keep all its other threads."""
+        """Whether a process without a beat gets CPU time: a call of C code may keep all its other threads."""
         if now < self._cpu_next:
             return False
         self._cpu_next = now + EVERY

@@ -103,7 +103,7 @@ class WatchedJournal:
         """Read what is new.
 
         Args:
-            seconds: of processor time for it, and a moment for the end.
+            seconds: of CPU time for it, and a moment for the end.
         """
         if self.finished:
             return

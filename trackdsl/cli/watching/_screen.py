@@ -19,7 +19,7 @@ from trackdsl.cli.watching._usage import Usage
 _PAUSE = 0.25
 #: The CPU time for reading before each redraw, in seconds; a key waits for no more than this.
 _READING = 0.1
-#: What reading and drawing may take of one processor.
+#: What reading and drawing may take of one CPU.
 _SHARE = 0.25
 
 

@@ -54,7 +54,7 @@ class WatchedSpool:
         """Read what is new in all journals; what does not fit into the time is read by the next call.
 
         Args:
-            seconds: of processor time for it.
+            seconds: of CPU time for it.
         """
         give_up = time.thread_time() + seconds
         self._find()

@@ -148,7 +148,7 @@ def delivery_of(journal: WatchedJournal, delivering: str | None) -> str:
 
 
 def machine_of(readings: Mapping[str, float]) -> list[str]:
-    """What is used of the machine: processors, memory, graphics cards."""
+    """What is used of the machine: CPUs, memory, GPUs."""
     parts = []
     if "cpu_utilization_percentage" in readings:
         parts.append(f"cpu {readings['cpu_utilization_percentage']:.0f} %")

@@ -194,7 +194,7 @@ class SharedRun:
     """The points of one run with assigned milliseconds.
 
     Attributes:
-        journals: those that write to the run, as far as known.
+        journals: those that are known to write to the run.
         given: by journal, the assignments of points that may not be delivered yet; separate for held events.
         count: how many milliseconds are not free.
         most: the count from which some are forgotten.

@@ -14,7 +14,7 @@ from trackdsl.delivery.store._sink import GONE, Batch, Sink
 from trackdsl.store_format import limits as _limits
 from trackdsl.store_format.tags import path_of_text
 
-#: A tag that says why something is missing has at most so many characters.
+#: A tag that says why something is missing has at most this many characters.
 _LONGEST_REASON = 500
 
 

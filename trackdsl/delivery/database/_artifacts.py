@@ -130,7 +130,7 @@ class LocalArtifacts:
         return found
 
     def listed(self, folder: Path, most: int) -> list[tuple[str, int | None]]:
-        """The regular files in a folder, at most so many: their paths and sizes in bytes.
+        """The regular files in a folder, at most this many: their paths and sizes in bytes.
 
         Raises:
             Unavailable: it cannot be read now.

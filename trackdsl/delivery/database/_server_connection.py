@@ -201,7 +201,7 @@ def _options(uri: str, longest: int) -> dict[str, Any]:
 
 
 def _statements(values: list[Any], width: int) -> Iterator[list[Any]]:
-    """The values of rows of so many columns, in parts that a database server accepts in one statement."""
+    """The values of rows of this many columns, in parts that a database server accepts in one statement."""
     part: list[Any] = []
     characters = 0
     for row in chunks(values, width):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Stored = events.File | events.Model
 
-#: So many artifacts are on their way at most before their events are applied.
+#: This many artifacts are on their way at most before their events are applied.
 _MOST_BEGUN = 8
 
 

@@ -1,6 +1,6 @@
 """What is begun for the next events of a stretch before they are applied: runs are created and files are sent.
 
-Both are requests to a server, which are faster side by side than one after the other.
+Both are requests to a server, which are faster concurrently than one after the other.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LookAhead:
     Args:
         runs: the runs of the journal that exist at MLflow.
         deferral: what of it is deferred; nothing is begun for that.
-        creation: creates runs side by side.
+        creation: creates runs concurrently.
         artifacts: sends files.
     """
 
@@ -40,7 +40,7 @@ class LookAhead:
         self._artifacts = artifacts
 
     def create_runs(self, sink: Sink, entries: list[Entry], start: int, doubt_until: Position) -> int:
-        """Create the next runs of a stretch side by side.
+        """Create the next runs of a stretch concurrently.
 
         Args:
             sink: the store.

@@ -48,7 +48,7 @@ class MlflowConnection:
             raise Unavailable(str(error)) from None
         self._own = own
         self._translated = partial(translated, uri.startswith("http"), own)
-        #: Only requests to a server are worth sending side by side.
+        #: Only requests to a server are worth sending concurrently.
         self.collects = uri.startswith("http")
         self._requests = SideBySide(partial(bound_requests, of_thread=not own))
         #: Files have threads of their own: metrics do not wait for them.
@@ -98,7 +98,7 @@ class MlflowConnection:
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """See `Sink`. Requests for different runs are sent side by side."""
+        """See `Sink`. Requests for different runs are sent concurrently."""
         self._collecting = self.collects
         try:
             yield

@@ -22,7 +22,7 @@ from trackdsl.store_format.tags import ID_TAG
 
 #: Spans of one request.
 _PART = 250
-#: Traces that MLflow made inside the runs: so many are looked at, and so many spans of them are copied.
+#: Traces that MLflow made inside the runs: how many are read, and how many spans of them are copied.
 _MOST_LOOKED_AT, _MOST_COPIED = 200, 1000
 #: In milliseconds: the clocks of machines differ.
 _TOLERANCE = 1000

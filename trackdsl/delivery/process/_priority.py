@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 #: Of 19. While MLflow is imported and makes its tables, which takes seconds, delivery gets a third of a program's share
-#: of the processors. Later it gets a fifteenth; on machines with few and busy cores, a tenth.
+#: of the CPUs. Later it gets a fifteenth; on machines with few and busy cores, a tenth.
 _NICENESS_OF_THE_START = 5
 _NICENESS = 12
 _AUTOGROUP = Path("/proc/self/autogroup")

@@ -1,7 +1,7 @@
 """The heart of a delivery process: a thread that notes twice a second what the process does, see `heartbeat`.
 
 The thread that delivers may be inside of a call that takes long: an import, a wait for SQLite's lock or for a server.
-So the beat says too for how long that thread has not moved, by its own processor time.
+So the beat says too for how long that thread has not moved, by its own CPU time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trackdsl.errors import logger
 from trackdsl.store_format.heartbeat import EVERY, IDLE, STARTING, Beat, HeartbeatFile, shortened
 from trackdsl.store_format.servers import LOCAL
 
-#: A thread with less processor time between two beats only waits, and wakes up now and then to look.
+#: A thread with less CPU time between two beats only waits, and wakes up now and then to look.
 _MOVES = 0.001
 
 

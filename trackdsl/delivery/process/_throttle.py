@@ -1,8 +1,8 @@
 """How often a worker looks for events: rarely while nothing happens, and not for every single point.
 
 A write to a store costs milliseconds, even for one point. Delivering once a second costs a tenth of delivering each
-point of a busy program at once. While programs keep the processors busy, a worker with a backlog pauses for most of the
-time: a low priority alone would still let it run in every gap, and fill the processor's caches.
+point of a busy program at once. While programs keep the CPUs busy, a worker with a backlog pauses for most of the
+time: a low priority alone would still let it run in every gap, and fill the CPU's caches.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _ACCUMULATE = 1.0
 #: Delivery does not pause for this many seconds after its start and after each wake-up.
 _EAGER = 3.0
 _CHECK_EVERY = 0.02
-#: How long to pause while programs need the processors, relative to the duration of the last round.
+#: How long to pause while programs need the CPUs, relative to the duration of the last round.
 _PAUSE = 2.0
 _LONGEST_PAUSE = 30.0
-#: The share of busy processors above which programs are assumed to need them.
+#: The share of busy CPUs above which programs are assumed to need them.
 _BUSY = 0.75
 
 
@@ -87,7 +87,7 @@ class Throttle:
 
 
 def _is_machine_busy() -> bool:
-    """Whether programs need most of the processors, as the mean of the last minute."""
+    """Whether programs need most of the CPUs, as the mean of the last minute."""
     try:
         return os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1)
     except (AttributeError, OSError):  # Windows has no load average.

@@ -20,7 +20,7 @@ from trackdsl.store_format.progress import read_progress
 
 #: The same if the store did not answer delivery at its last attempt.
 _PATIENCE_BLOCKED = 2.0
-#: After a read has waited in vain, no other read waits for this time unless delivery makes progress.
+#: After a read timed out, no other read waits for this time unless delivery makes progress.
 _SKIP_FOR = 60.0
 
 #: The position up to which each journal of this process was delivered at the last check.

@@ -172,7 +172,7 @@ class RunWriter:
             self._refuse(f"the end of run {run.run_id}", error)
 
     def is_own(self, id_: bytes, run: DeliveredRun) -> bool:
-        """Whether only this journal writes to a run, as far as known."""
+        """Whether no other journal is known to write to a run."""
         return self._assigns_freely(id_, run) and self._points.of(run.run_id, self._name) is None
 
     def _assigns_freely(self, id_: bytes, run: DeliveredRun) -> bool:

@@ -162,7 +162,7 @@ class Sink(Protocol):
     collects: bool
 
     def collecting(self) -> AbstractContextManager[None]:
-        """Within this context, writes may be collected until its end, and are then written together or side by side.
+        """Within this context, writes may be collected until its end, and are then written together or concurrently.
 
         What is read of a run within it includes them. They are written before runs are searched (`find_runs`, `tagged`,
         `find_without_parent`): after such a search, other processes find these runs too. Files are stored at once. The
@@ -235,10 +235,10 @@ class Sink(Protocol):
         """The points of a metric, at one step or all: step, value, time in milliseconds since 1970."""
 
     def points(self, run_id: str, key: str, most: int) -> list[tuple[int, float, int]]:
-        """The points of a metric as `metric_history` has them; of more than `most`, about so many at even distances."""
+        """The points of a metric as `metric_history` has them; about `most` at even distances if there are more."""
 
     def list_files(self, run_id: str, most: int) -> list[tuple[str, int | None]]:
-        """The files of a run, at most so many: their paths and sizes in bytes. None if the store does not say."""
+        """The files of a run, at most this many: their paths and sizes in bytes. None if the store does not say."""
 
     def experiment_name(self, experiment_id: str) -> str:
         """The name of an experiment."""

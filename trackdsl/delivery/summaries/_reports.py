@@ -18,7 +18,7 @@ from trackdsl.store_format.report.material import PATH, Bounds, collect
 from trackdsl.store_format.report.node import Node
 from trackdsl.store_format.tags import PARENT_TAG, SUPERSEDED_TAG
 
-#: Of a larger tree, the first so many runs are shown.
+#: If a tree has more runs, only the first ones are shown.
 MOST_RUNS = 12_000
 #: A run with fewer child runs has no report: MLflow's page of it shows as much.
 _FEWEST_CHILDREN = 2

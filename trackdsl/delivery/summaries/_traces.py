@@ -13,13 +13,13 @@ from trackdsl.delivery.summaries._reports import Interrupted
 from trackdsl.delivery.summaries._trace_spans import trace_of
 from trackdsl.store_format.tags import PARENT_TAG
 
-#: Of a larger tree, the first so many runs have spans: MLflow's trace view draws all of them at once.
+#: If a tree has more runs, only the first ones have spans: MLflow's trace view draws all of them at once.
 MOST_SPANS = 2000
 #: The tag of a root run with MLflow's id of its trace.
 TRACE_TAG = "trackdsl.trace"
 #: The tag of a root run whose trace does not have all runs.
 _LEFT_OUT_TAG = "trackdsl.omitted.trace"
-#: MLflow sends the traces of a program in the background; after so many seconds, they are at the store.
+#: MLflow sends the traces of a program in the background; after this many seconds, they are at the store.
 _SENT_AFTER = 3.0
 
 

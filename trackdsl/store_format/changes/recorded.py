@@ -11,7 +11,7 @@ from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.run_facts import RunFacts
 from trackdsl.store_format.tags import ID_TAG, PARENT_TAG
 
-#: The metrics of processor, memory and disk say nothing of the program.
+#: The metrics of CPU, memory and disk say nothing of the program.
 _SYSTEM = "system/"
 
 

@@ -12,7 +12,7 @@ from trackdsl._core.readable import is_finite, number
 from trackdsl.store_format.report.material import Curve, Point
 from trackdsl.store_format.report.thinning import thinned
 
-#: So many charts, and curves in one of them.
+#: This many charts, and curves in one of them.
 _MOST_CHARTS, _MOST_LINES = 36, 40
 #: Points of all curves together, and of one at least.
 _ALL_POINTS, _FEWEST = 9000, 20

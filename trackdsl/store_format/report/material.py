@@ -23,7 +23,7 @@ _POINTS, _SYSTEM_POINTS = 120, 240
 #: In bytes: of one file that is shown, and of all.
 LARGEST_FILE, _ALL_FILES = 400_000, 700_000
 _MOST_LISTED = 200
-#: Source comes from so many runs.
+#: How many runs source comes from.
 _MOST_HOLDERS = 10
 _NUMBERS = re.compile(r"\d+")
 

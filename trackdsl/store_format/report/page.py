@@ -37,7 +37,7 @@ _MOST_OF_THE_REST = 1_800_000
 _SMALLEST_SHARE = 0.005
 _TOO_LARGE = "Some figures, tables and curves: the page would be too large."
 _MOST_TILES, _MOST_STEPS = 8, 12
-#: Of a path, so many names are shown.
+#: How many names of a path are shown.
 _DEEPEST = 8
 _LONGEST_NAME, _LONGEST_PATH = 80, 400
 _NUMBERS = re.compile(r"\d+")

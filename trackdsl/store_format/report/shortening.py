@@ -103,7 +103,7 @@ def _changes(stored: Stored, lengths: Lengths) -> Stored:
 
 
 def _first(texts: Mapping[str, str], length: int) -> dict[str, str]:
-    """The first texts that have so many characters together."""
+    """The first texts that have this many characters together."""
     found: dict[str, str] = {}
     for key, text in texts.items():
         if len(text) <= length:

@@ -8,7 +8,7 @@ Point = tuple[int, float, int]
 
 
 def thinned(points: Sequence[Point], most: int) -> list[Point]:
-    """At most so many points: the first, the last, and between them the lowest and highest of each part.
+    """At most this many points: the first, the last, and between them the lowest and highest of each part.
 
     So a single spike stays.
 

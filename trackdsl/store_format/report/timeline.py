@@ -94,7 +94,7 @@ def timeline(tree: RunNode, latest: Mapping[str, int] | None = None) -> list[Spa
     """The runs of a tree with their times, in the order they began, each after its parent.
 
     A run is in the lane of the thread or task that it began in. Where that is not recorded, and where several runs of
-    one lane were open side by side, they have tracks of their own.
+    one lane were open at the same time, they have tracks of their own.
 
     Args:
         tree: the tree.
