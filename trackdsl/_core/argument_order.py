@@ -21,7 +21,7 @@ _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
 
 
 def in_order(function: str, value: Any, path: Any, kind: str) -> tuple[Any, str]:
-    """Return the value to record and its path. Of two strings, the one that looks more like a path is the path.
+    """Return the value to record and its path. If both are strings, the one that looks more like a path is the path.
 
     Args:
         function: the function that was called, for messages.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-#: Joiners change only how the characters beside them are drawn, for example several emojis as one.
+#: Joiners change only how the characters next to them are drawn, for example several emojis as one.
 _HARMLESS = "\u200d\u200c"
 
 

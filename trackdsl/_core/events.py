@@ -126,7 +126,7 @@ class File(Event, frozen=True, tag=6):
     """An artifact. `snapshot` is its copy, relative to the journal's `files` folder; `path` is its artifact path.
 
     `handler` is the name of the handler that wrote it and can read it. `sha256` is the hash of a file that may run code
-    when it is read. `types` says whether the types of its values are in a file beside it.
+    when it is read. `types` says whether the types of its values are in a file next to it.
     """
 
     run: bytes

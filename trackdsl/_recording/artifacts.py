@@ -262,14 +262,14 @@ def _write_by(handler: Handler, value: Any, path: Path) -> None:
 
 
 def _keep_types(run: RunHandle, artifact_path: str, path: Path) -> bool:
-    """Keep the types that a handler wrote beside a file, and report values that will differ when read back."""
+    """Keep the types that a handler wrote next to a file, and report values that will differ when read back."""
     types = _sidecar.types_of(path)
     differs = types.pop(_sidecar.DIFFERS, "")
     if differs:
         reason = mask_prose(f"read back, it differs: {differs}")[:500]
         report("artifact", f"trackdsl wrote {artifact_path!r}, but {reason}", key=artifact_path)
         append_tags(run, {f"trackdsl.omitted.{artifact_path}": reason})
-    _sidecar.beside(path).unlink(missing_ok=True)
+    _sidecar.sidecar_path(path).unlink(missing_ok=True)
     return bool(types) and keep(run, _sidecar.path_of_types(artifact_path), partial(_write, text=json.dumps(types)))
 
 

@@ -47,8 +47,8 @@ def record_frame(run: RunHandle, image: Any, key: str, step: int, timestamp: int
     """Keep an image of a series, which the MLflow UI shows in a grid with a slider over the steps.
 
     The file names are those of `MlflowClient.log_image` of MLflow 3.17: the key with `~` for `/`, the step, the time in
-    milliseconds and a random part, joined by `+`. The UI of MLflow 3.1 reads them too. A small copy is kept beside each
-    image, and a tag announces images. Several images become one series each, whose keys end in their numbers.
+    milliseconds and a random part, joined by `+`. The UI of MLflow 3.1 reads them too. A small copy is kept next to
+    each image, and a tag announces images. Several images become one series each, whose keys end in their numbers.
     """
     several = pictures_in(image)
     if several is not None:

@@ -59,7 +59,7 @@ def fetch_from_journal(run: RunHandle, artifact_path: str, name: str, folder: Pa
             source = source / "model" if isinstance(event, events.Model) else source
             _copy(source / rest if rest else source, target)
             if types is not None and isinstance(event, events.File) and event.types:
-                _copy(snapshot_path(writer.directory, types.snapshot), _sidecar.beside(target))
+                _copy(snapshot_path(writer.directory, types.snapshot), _sidecar.sidecar_path(target))
             return Fetched(target, FileNote() if rest else FileNote(event.handler, event.sha256))
     return None
 

@@ -140,7 +140,7 @@ def _append_begin(run: Run, event: Open, now: int) -> None:
 
 
 def _request_system_metrics(run: Run, interval: float) -> None:
-    """Request system metrics in a file beside the journal, which delivery reads also while it cannot deliver."""
+    """Request system metrics in a file next to the journal, which delivery reads also while it cannot deliver."""
     id_ = run.key.hex()
     if run.target.note("sampled", f"o {id_} {interval}\n"):
         call_before_end(run, lambda: run.target.note("sampled", f"c {id_}\n"))

@@ -90,8 +90,8 @@ def versions() -> Iterator[Finding]:
 def _version_of_mlflow() -> str | None:
     """The version of the installed MLflow; None if there is none.
 
-    The name of the folder beside the package has it. To import `importlib.metadata`, which reads the same from the file
-    in there, takes longer than most checks.
+    The name of the folder next to the package has it. To import `importlib.metadata`, which reads the same from the
+    file in there, takes longer than most checks.
     """
     spec = find_spec("mlflow")
     for folder in (spec and spec.submodule_search_locations) or ():

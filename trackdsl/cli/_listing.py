@@ -84,7 +84,7 @@ class Listing:
         return {"runs": [structure_of(run, self.names, self.paths) for run in self.runs], "more": self.more}
 
     def parts(self, most: int) -> list[RenderableType]:
-        """The table, and what is to be said beside it."""
+        """The table, and what is to be said with it."""
         from rich.text import Text
 
         if not self.runs:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = 6
 _LONG = 40
 _LONGEST_NAME = 60
-#: The length of MLflow's ids, in characters, the room between a name and its value, and the least for names beside it.
+#: The length of MLflow's ids, in characters, the room between a name and its value, and the least for names next to it.
 _WIDTH_OF_ID, _GAP, _NAMES = 32, 2, 20
 #: Narrower terminals get the most important columns only; of the others, nothing but their titles would be left.
 _NARROW = 64
@@ -82,7 +82,7 @@ def _rows_of(run: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
 
 
 def _beside(rows: Iterable[tuple[str, str | None]], room: int) -> Table:
-    """Each value beside its name, for which there is this room."""
+    """Each value next to its name, for which there is this room."""
     from rich.table import Table
     from rich.text import Text
 

@@ -76,7 +76,7 @@ _ZSH = """\
 
     response=("${(@f)$(env COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) %(complete_var)s=zsh_complete %(prog_name)s)}")
 
-    # Of an option with its value, what stands before the value stays.
+    # In an option with its value, what stands before the value stays.
     [[ ${words[CURRENT]} == --*=* ]] && compset -P 1 '*='
 
     for type key descr in ${response}; do

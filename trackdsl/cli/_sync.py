@@ -311,7 +311,7 @@ class _Writing(logging.FileHandler):
 
 @contextlib.contextmanager
 def _own_log(spool: Path) -> Iterator[_Log]:
-    """Prepare this process for delivery: MLflow's environment variables, and a log file beside the progress bar."""
+    """Prepare this process for delivery: MLflow's environment variables, and a log file next to the progress bar."""
     prepare_environment()
     log = _Log(spool / LOG)
     handler = _Writing(log.path, delay=True)

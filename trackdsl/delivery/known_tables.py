@@ -1,4 +1,4 @@
-"""MLflow's tables for queries: read without MLflow, where their version is known, and the artifacts beside them."""
+"""MLflow's tables for queries: read without MLflow, where their version is known, and the artifacts next to them."""
 
 from __future__ import annotations
 

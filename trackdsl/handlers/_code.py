@@ -21,7 +21,7 @@ from trackdsl.errors import format_error, reraise_from_signal
 
 #: The folder for code inside the folder of a model at MLflow.
 FOLDER = "code"
-#: Of a larger package, only the `.py` files are copied. If these are larger too, the package is left out.
+#: If a package is larger, only its `.py` files are copied. If these are larger too, the package is left out.
 _MAX_BYTES = 20 << 20
 _MAX_FILES = 2000
 _INSTALLED = ("site-packages", "dist-packages")

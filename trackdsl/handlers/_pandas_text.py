@@ -1,4 +1,4 @@
-"""pandas frames as CSV and JSON. The types that these formats do not store are kept in a file beside them."""
+"""pandas frames as CSV and JSON. The types that these formats do not store are kept in a file next to them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MAKERS: dict[str, Callable[[str], Any]] = {
 
 
 def write_text(frame: Any, path: Path) -> None:
-    """Write a frame as CSV or JSON, according to the suffix, and its types beside it if they are needed."""
+    """Write a frame as CSV or JSON, according to the suffix, and its types next to it if they are needed."""
     import pandas as pd
 
     plain = pd.DataFrame(frame, copy=False)
@@ -42,7 +42,7 @@ def write_text(frame: Any, path: Path) -> None:
 
 
 def read_text(path: Path) -> Any:
-    """Read a frame from CSV or JSON, with the types beside it."""
+    """Read a frame from CSV or JSON, with the types next to it."""
     import pandas as pd
 
     types = _sidecar.types_of(path)
@@ -136,7 +136,7 @@ def _types(values: Any) -> dict[str, Any]:
         raise TypeError(f"{types['dtype']} cannot be read back from text")
     if types["dtype"] == "category":
         if len(dtype.categories) > _MAX_CATEGORIES:
-            raise TypeError(f"{len(dtype.categories)} categories are too many to be stored beside a file")
+            raise TypeError(f"{len(dtype.categories)} categories are too many to be stored next to a file")
         inner = dtype.categories
         types["categories"] = {**_types(inner.to_series()), "values": list(map(str, inner))}
         types["ordered"] = bool(dtype.ordered)

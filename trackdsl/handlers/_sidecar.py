@@ -1,4 +1,4 @@
-"""The types of the values in a text file, in a small JSON file beside it: `train.csv.dtypes.json`.
+"""The types of the values in a text file, in a small JSON file next to it: `train.csv.dtypes.json`.
 
 The file is written only if reading the text file without it would return another value. If the value differs even with
 the types, the file says how, and trackdsl reports it when the file is written.
@@ -25,20 +25,20 @@ def path_of_types(path: str) -> str:
     return f"{path}{SUFFIX}"
 
 
-def beside(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
     """The path of the types of a file."""
     return path.with_name(f"{path.name}{SUFFIX}")
 
 
 def move(path: Path, to: Path) -> None:
     """Rename the types of a file, after the file itself was renamed."""
-    if beside(path).exists():
-        beside(path).rename(beside(to))
+    if sidecar_path(path).exists():
+        sidecar_path(path).rename(sidecar_path(to))
 
 
 def types_of(path: Path) -> dict[str, Any]:
-    """The types of a file; empty if there are none beside it."""
-    file = beside(path)
+    """The types of a file; empty if there are none next to it."""
+    file = sidecar_path(path)
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return content if isinstance(content, dict) else {}
 
@@ -69,4 +69,4 @@ def note_types(path: Path, differs: Callable[[], str], describe: Callable[[], di
 
 
 def _write(path: Path, types: dict[str, Any]) -> None:
-    beside(path).write_text(json.dumps(types, ensure_ascii=False), encoding="utf-8")
+    sidecar_path(path).write_text(json.dumps(types, ensure_ascii=False), encoding="utf-8")

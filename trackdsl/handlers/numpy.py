@@ -1,7 +1,7 @@
 """NumPy arrays → `.npy` files, which never contain a pickle; NumPy's numbers → numbers.
 
 If the user chose such a path, an array of one or two dimensions is written as text (`.csv`, `.tsv`, `.txt`) or as lists
-(`.json`), with its type in a small file beside it; and a dict of arrays as one `.npz` file.
+(`.json`), with its type in a small file next to it; and a dict of arrays as one `.npz` file.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _is_on_disk(array: Any) -> bool:
 
 
 def _note_types(array: Any, path: Path) -> None:
-    """Write the type and the shape of an array beside the text file that it was written to."""
+    """Write the type and the shape of an array next to the text file that it was written to."""
     import numpy as np
 
     def differs() -> str:

@@ -1,6 +1,6 @@
 """pandas frames, series and indexes → Parquet; also `.csv`, `.tsv`, `.json` and `.html` if the user chose that suffix.
 
-Parquet keeps the index and every type. For the other formats, the types are kept in a small file beside them. `.html`
+Parquet keeps the index and every type. For the other formats, the types are kept in a small file next to them. `.html`
 is read as text. An index that only numbers the rows is left out.
 """
 

@@ -1,6 +1,6 @@
 """`mlflow.pyfunc.PythonModel`, and any other object marked as a model → MLflow's `python_function` flavour.
 
-An object that is not a `PythonModel` is pickled, with a small module beside it that loads it. `mlflow.pyfunc` imports
+An object that is not a `PythonModel` is pickled, with a small module next to it that loads it. `mlflow.pyfunc` imports
 that module from the folder of the model. So MLflow is not imported here, and loading the model does not need trackdsl.
 """
 

@@ -17,7 +17,7 @@ from trackdsl.handlers._types import class_name
 from trackdsl.handlers._value_digest import digest_of
 
 _NUMBERS = frozenset([int, float])
-#: Of a larger set, only the number of items is recorded. Sets of up to `_MAX_SORTED` texts are sorted.
+#: For a larger set, only the number of items is recorded. Sets of up to `_MAX_SORTED` texts are sorted.
 _MAX_DIGESTED = 10_000
 _MAX_SORTED = 500
 #: Two weights for each letter: texts with different letters almost always have a different weighted sum.

@@ -29,9 +29,9 @@ END_OFFSET = 48
 #: The size of a segment is a multiple of this.
 PAGE = 4096
 
-#: The file beside the segments which notes that the program ended normally.
+#: The file next to the segments which notes that the program ended normally.
 ENDED = "ended"
-#: The size of the file beside the segments that says what is delivered: two slots of 32 KiB, see
+#: The size of the file next to the segments that says what is delivered: two slots of 32 KiB, see
 #: `trackdsl.store_format.progress`.
 PROGRESS_SIZE = 64 * 1024
 

@@ -1,4 +1,4 @@
-"""Trees of several runs beside each other: which of their stages belong together."""
+"""Trees of several runs next to each other: which of their stages belong together."""
 
 from __future__ import annotations
 

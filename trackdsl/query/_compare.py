@@ -32,7 +32,7 @@ _SOURCE = {
 }
 #: The prefixes of tags that are not the user's own.
 _NOT_OF_USERS = ("mlflow.", "trackdsl.")
-#: Of more runs, the files with their source are not read.
+#: If there are more runs, the files with their source are not read.
 _MOST_WITH_CHANGES = 8
 
 

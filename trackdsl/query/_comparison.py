@@ -27,7 +27,7 @@ class Comparison(ComparedRuns):
         labels: the titles of their columns: the names, with the first characters of the id if names are equal.
         differences: the differences of the runs themselves.
         same: the number of the runs' own values that are the same in all of them, and not in `differences`.
-        stages: the runs themselves, and the stages below them beside each other.
+        stages: the runs themselves, and the stages below them next to each other.
         changes: what changed in each further run since the first: source with diffs, packages, the patch, datasets,
             and where the trees part; of the first eight runs.
         tracking_uri: the store.

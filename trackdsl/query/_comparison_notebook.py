@@ -17,7 +17,7 @@ from trackdsl.query._shown import markup
 from trackdsl.store_format.report.sections import cut
 
 _MOST, _MOST_TIMES = 60, 20
-#: Longer texts are broken anywhere: else the cells beside them would be out of sight.
+#: Longer texts are broken anywhere: else the cells next to them would be out of sight.
 _MOST_UNBROKEN = 40
 
 

@@ -32,7 +32,7 @@ from trackdsl.store_format.report.sections import cut, table
 
 #: Rows of stages in one kind, and rows of times.
 _MOST, _MOST_TIMES = 300, 40
-#: Of more runs, times are a table only, and curves are those of the first ones.
+#: If there are more runs, times are a table only, and curves are those of the first ones.
 _MOST_BARS, _MOST_WITH_CURVES = 6, 12
 #: This many metrics of runs are read with their points.
 _MOST_CURVES = 240

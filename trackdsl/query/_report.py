@@ -18,7 +18,7 @@ from trackdsl.store_format.report.page import report_html
 
 #: Folders are listed to this depth, and up to this number of files for each run.
 _DEEPEST, _MOST_FILES = 4, 100
-#: Of a metric with more points, some are left out at even distances.
+#: If a metric has more points, some are left out at even distances.
 _MOST_POINTS = 20_000
 
 

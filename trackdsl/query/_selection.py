@@ -53,7 +53,7 @@ class Selection:
         name = f"f{len(self._joins)}"
         same_key, keys = self._compared(f'{name}."key"', "=", key)
         text, values = self._compared(f"{name}.value", comparison.operator, value)
-        if kind == "metrics":  # The value beside NaN is 0.
+        if kind == "metrics":  # The value next to NaN is 0.
             text = f"({text} OR {name}.is_nan)" if comparison.operator == "!=" else f"{text} AND NOT {name}.is_nan"
         self._joins.append(f"JOIN {TABLES[kind]} {name} ON {name}.run_uuid = r.run_uuid AND {same_key} AND {text}")
         self._join_values += [*keys, *values]

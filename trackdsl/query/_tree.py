@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Styles are inline: a front end that does not trust a notebook's file leaves style sheets out.
 _INDENT = 'style="margin-left:1.2em"'
-#: At most this many parameters, and metrics, are shown beside a run's name.
+#: At most this many parameters, and metrics, are shown next to a run's name.
 _SHOWN = 8
 #: In characters: a message may contain a whole table.
 _LONGEST_FAILURE = 200

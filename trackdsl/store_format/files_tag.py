@@ -43,7 +43,7 @@ class FileNote(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         handler: the name of the handler that wrote it and reads it back.
         sha256: its hash, where reading it can run code.
-        types: whether a file beside it holds the types of its values.
+        types: whether a file next to it holds the types of its values.
         revision: higher than that of every entry for the same path that another spool has written before.
     """
 

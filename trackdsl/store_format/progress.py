@@ -1,6 +1,6 @@
 """How much of a journal is delivered: the file `progress` in its folder, with two slots that are never half written.
 
-Each slot is a length, a CRC-32 and a MessagePack record with a count. Of the slots with a correct checksum, the one
+Each slot is a length, a CRC-32 and a MessagePack record with a count. Among the slots with a correct checksum, the one
 with the higher count is valid. The space is allocated with the journal, so that progress can be noted on a full disk.
 """
 

@@ -1,4 +1,4 @@
-"""Secrets beside their name in a text: JSON, YAML, INI and environment files, queries, headers, source code.
+"""Secrets next to their name in a text: JSON, YAML, INI and environment files, queries, headers, source code.
 
 The name next to a value makes it a secret. In an error message, every such value is masked. In other texts, only
 literal values are masked, not code such as `password = read_password()`.

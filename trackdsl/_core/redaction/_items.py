@@ -1,4 +1,4 @@
-"""Secrets in lists and mappings in which the name is a value beside the secret instead of its key."""
+"""Secrets in lists and mappings in which the name is a value next to the secret instead of its key."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ _TOKEN_SHAPE = late_pattern(
 
 
 def masked_like(quote: str | None) -> str:
-    """The mask for a value, quoted like the name beside it, so that JSON stays JSON.
+    """The mask for a value, quoted like the name next to it, so that JSON stays JSON.
 
     >>> masked_like('"'), masked_like("'"), masked_like(None)
     ('"***"', '***', '***')

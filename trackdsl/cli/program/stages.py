@@ -199,7 +199,7 @@ class Stages:
 
 
 def _modules_like(name: str) -> list[str]:
-    """The modules that the program has imported, and those beside a module that it has not."""
+    """The modules that the program has imported, and those next to a module that it has not."""
     parent = name.rpartition(".")[0]
     spec = found_module(parent) if parent else None
     folders = None if spec is None else spec.submodule_search_locations

@@ -10,7 +10,7 @@ from trackdsl.cli.watching._journal import WatchedJournal
 from trackdsl.cli.watching._runs import WatchedRun
 from trackdsl.cli.watching._spool import WatchedSpool
 
-#: Of the children that finished, the latest ones are shown; of those that failed, more.
+#: How many of the latest children are shown: of those that finished, and of those that failed.
 _FINISHED_SHOWN, _FAILED_SHOWN = 2, 5
 #: How many trees are shown that have ended while they were watched.
 _MOST_ENDED = 10

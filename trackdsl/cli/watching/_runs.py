@@ -17,7 +17,7 @@ _MOST_METRICS = 12
 _MOST_POINTS = 24
 #: How many nested loops are kept, in addition to the outermost one.
 _MOST_LOOPS = 4
-#: Of names and messages, in characters.
+#: The longest names and messages, in characters.
 _LONGEST = 300
 #: The status of a run that has ended if its journal does not say how.
 ENDED = "ENDED"

@@ -95,7 +95,7 @@ class ModelPoints:
             points = [
                 (name, value, at, step)
                 for name in sink.keys(run_id)["metrics"]
-                # Of several points in one millisecond, the largest comes last: that is the one that the run shows.
+                # If several points are in one millisecond, the largest comes last: that is the one that the run shows.
                 for _, value, at in sorted(sink.metric_history(run_id, name, step), key=lambda point: point[:0:-1])
             ]
             self._write(sink, run_id, model_id, [model_id], points, None)
@@ -182,7 +182,7 @@ class ModelPoints:
             if model_id not in models:  # A run that evaluates a model of another run uses it.
                 sink.write_model_input(run_id, model_id)
             taken = self._taken[of_model] = _UsedKeys(stored)
-        # Of several points in one millisecond the last one is kept: it is the final value of the metric.
+        # If several points are in one millisecond, the last one is kept: it is the final value of the metric.
         free = {(key, step, at): (key, value, at, step) for key, value, at, step in points}
         left = [point for key, point in free.items() if key not in taken.keys]
         for start in range(0, len(left), MAX_METRICS):

@@ -25,7 +25,7 @@ KNOWN_REVISIONS = {
     "dc11669786a5": "3.17",
     "f4a9b2c7d1e6": "3.18",
 }
-#: Of the tables before these, experiments had no workspace.
+#: In the tables before these, experiments had no workspace.
 FIRST_WITH_WORKSPACES = "1b5f0d9ad7c1"
 #: With these variables, MLflow writes other rows than the database sink does.
 UNUSUAL_VARIABLES = ("MLFLOW_ENABLE_WORKSPACES", "_MLFLOW_SERVER_ARTIFACT_ROOT")

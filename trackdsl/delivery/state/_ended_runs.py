@@ -27,7 +27,7 @@ class EndedRuns:
     """
 
     def __init__(self) -> None:
-        #: Of the process whose runs are kept here: that of the first one.
+        #: The first part of the ids of the process whose runs are kept here: that of the first run.
         self._prefix: bytes | None = None
         self._experiments: list[str] = []
         self._numbers = bytearray()

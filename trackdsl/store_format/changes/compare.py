@@ -25,7 +25,7 @@ class Change(msgspec.Struct, frozen=True):
     Attributes:
         kind: one of `KINDS`.
         name: of the parameter, dataset, definition, stage or package; empty for the others.
-        before, after: the values, as text; None if there is none. Of sources and patches, these are hashes.
+        before, after: the values, as text; None if there is none. For sources and patches, these are hashes.
         stages: the paths of the stages that it concerns; empty for the root run's own.
         runs: how many runs it concerns.
     """
@@ -82,8 +82,8 @@ class Changes(msgspec.Struct, frozen=True):
 def compare_trees(before: Recorded, after: Recorded) -> Changes:
     """The differences between two trees.
 
-    Stages are compared with those of the same path. Of several with one path, those with equal parameters and source
-    belong together, then those with the most equal parameters.
+    Stages are compared with those of the same path. If several have the same path, those with equal parameters and
+    source belong together, then those with the most equal parameters.
 
     Args:
         before: the earlier one.

@@ -50,7 +50,7 @@ def _inside(children: list[Span], begin: int, end: int) -> list[tuple[Span, int,
     for child in sorted(children, key=lambda child: (child.end, child.start), reverse=True):
         until = min(child.end, end)
         since = max(child.start, begin)
-        # A child that ends later than the next one begins ran beside it, and was not waited for.
+        # A child that ends later than the next one begins ran at the same time, and was not waited for.
         if (child.end <= end or not found) and until >= since:
             found.append((child, since, until))
             end = since

@@ -36,7 +36,7 @@ _NO_SCRIPTS = (
 
 
 def params_html(tree: RunNode) -> str:
-    """The parameters of the root run, and of stages of one kind beside each other."""
+    """The parameters of the root run, and of stages of one kind next to each other."""
     parts = []
     if tree.params:
         parts.append(table(["parameter", "value"], [(key, cut(text)) for key, text in sorted(tree.params.items())]))
@@ -81,7 +81,7 @@ def _compared(kind: str, runs: Sequence[RunNode]) -> str:
     if len(runs) > len(shown):
         content += f'<p class="quiet">and {len(runs) - len(shown):,} more</p>'
     if len(rows) > _FOLDED:
-        content = folded(f"{len(rows)} of {len(runs):,} beside each other", content)
+        content = folded(f"{len(rows)} of {len(runs):,} next to each other", content)
     common = f'<p class="quiet">{markup(_pairs(same))}</p>' if same else ""
     return f"<h3>{markup(cut(kind.rpartition('.')[2], 100))} &times; {len(runs):,}</h3>{common}{content}"
 

@@ -19,7 +19,7 @@ _MANY = 12
 _FAILED, _SLOWEST, _OTHERS = 20, 10, 30
 #: How many runs are listed in all, and how many of them with parameters and metrics.
 _MOST_ROWS, _MOST_DETAILED = 1500, 400
-#: Metrics beside a name; parameters and metrics of one run.
+#: Metrics next to a name; parameters and metrics of one run.
 _METRICS, _VALUES = 4, 60
 _LONGEST = 300
 _NUMBERS = re.compile(r"\d+")
@@ -111,7 +111,7 @@ class TreeList:
         )
         share = 100 * max(0.0, run.duration or 0.0) / self.whole if self.whole > 0 else 0.0
         failure = f'<span class="bad">{markup(_cut(run.failure, 160))}</span>' if run.failure else ""
-        # Few metrics are beside the name already.
+        # Few metrics are next to the name already.
         details = _values(run, shown if len(shown) > _METRICS else []) if self.rows <= _MOST_DETAILED else ""
         number_ = self.numbers.get(run.run_id)
         ident = "" if number_ is None else f' id="run-{number_}"'
