@@ -143,7 +143,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/database/_writer.py", "_LARGEST if value > 0 else -_LARGEST", "_LARGEST", ROWS),
     ("delivery/database/_writer.py", "SET status = 'RUNNING' WHERE", "SET status = 'RUNNING', end_time = NULL WHERE", f"{SINK}::test_a_deleted_run_is_not_reopened"),
     ("delivery/database/_writer.py", "if change.end is not None and run_id not in fresh:", "if False:", OURS.format("Crash-before").replace("memory with our ids", "database")),
-    ("delivery/database/_writer.py", "batch.tags.get(RUN_NAME_TAG) or name", "batch.tags.get(_RUN_NAME, name)", f"{SINK}::test_an_empty_name_is_none"),
+    ("delivery/database/_writer.py", "batch.tags.get(RUN_NAME_TAG) or name", "batch.tags.get(RUN_NAME_TAG, name)", f"{SINK}::test_an_empty_name_is_none"),
     ("delivery/database/_writer.py", "if within is not None and any(", "if False and any(", f"{SENT}::test_a_run_that_comes_into_a_foreign_experiment_meanwhile_is_not_written"),
     ("delivery/database/_writer.py", "            return  # Another process has created it since.\n", "            pass\n", f"{SINK}::test_an_experiment_that_another_process_creates_meanwhile"),
     ("delivery/database/_upserts.py", "DO UPDATE SET value = excluded.value", "DO NOTHING", f"{SINK}::test_an_empty_name_is_none"),

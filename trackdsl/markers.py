@@ -31,7 +31,7 @@ _MAX_REGISTERED = 256
 def _check_text(marker: object, option: str, value: Any) -> None:
     if not isinstance(value, str) or not value.strip():
         raise OptionError(
-            f"{type(marker).__name__}({value!r}): the {option} is text, such as {type(marker).__name__}('train').",
+            f"{type(marker).__name__}({value!r}): the {option} is a string, such as {type(marker).__name__}('train').",
             option=option,
         )
 
@@ -134,7 +134,7 @@ def check_registered_name(name: str | None, option: str = "registered_model_name
     if name is None:
         return
     if not isinstance(name, str):
-        raise OptionError(f"{option}={name!r}: MLflow only takes text.", option=option)
+        raise OptionError(f"{option}={name!r}: MLflow only takes strings.", option=option)
     if len(name) > _MAX_REGISTERED:
         raise OptionError(
             f"{option}={name[:40]!r}…: it has {len(name)} characters, and MLflow takes {_MAX_REGISTERED}.",

@@ -396,7 +396,7 @@ def test_names_and_experiments(sqlite_store: str, monkeypatch: pytest.MonkeyPatc
         (lambda: start_logging("x", backend=["mlflow", "aim"]), "backend='aim'"),
         (lambda: start_logging("x", settings={"project": "p"}), "pass a dict as config"),  # type: ignore[arg-type]
         (lambda: start_logging("x", offline="later"), "'raise' or 'spool'"),  # type: ignore[arg-type]
-        (lambda: start_logging(3), "takes text"),  # type: ignore[arg-type]
+        (lambda: start_logging(3), "takes a string"),  # type: ignore[arg-type]
         (lambda: start_logging("x", settings=tracelet.TraceletSettings(backend="clearml")), "MLflow only"),
     ],
 )

@@ -144,7 +144,7 @@ def test_the_project_says_where_runs_go(tmp_path: Path, monkeypatch: pytest.Monk
         ("[tool.trackdsl]\ntracking_url = 'x'\n", r"pyproject.toml has no setting 'tracking_url'; did you mean"),
         ("[tool.trackdsl]\nmode = 'ofline'\n", r"mode in .*pyproject.toml is 'ofline'; did you mean `offline`"),
         ("[tool.trackdsl]\nstrict = 'perhaps'\n", r"strict in .*It must be one of"),
-        ("[tool.trackdsl]\ntracking_uri = 5\n", "takes text, not 5"),
+        ("[tool.trackdsl]\ntracking_uri = 5\n", "takes a string, not 5"),
         ("[tool.trackdsl\n", "is not valid TOML"),
         ("[tool]\ntrackdsl = 3\n", "must be a table"),
     ],

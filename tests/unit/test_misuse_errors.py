@@ -84,17 +84,17 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
     "a class, called": (lambda: stage("s")(Plain), "the class Plain: decorate the methods"),
     "a call": (lambda: _of_coroutine(stage), "_coroutine() has been called already: write stage(_coroutine)(...)"),
     "a call, named": (lambda: _of_coroutine(track_returns("a")), "has been called already"),
-    "a number for a name": (lambda: stage(3), "takes a name, which is text, as its first argument, not 3"),
+    "a number for a name": (lambda: stage(3), "takes a name, which is a string, as its first argument, not 3"),
     "a number for a run's name": (lambda: experiment("e", run_name=3), "experiment(run_name=...) takes a str, not 3"),
     "tags in a list": (lambda: stage("s", tags=["a"]), 'takes a mapping, such as {"team": "vision"}, not [\'a\']'),
     "params in a text": (lambda: stage(params="a, b")(_two), "write params=['a', 'b']"),
-    "params of numbers": (lambda: stage(params=[3])(_two), "takes names as text, not 3"),
+    "params of numbers": (lambda: stage(params=[3])(_two), "takes names as strings, not 3"),
     "names in a list": (lambda: track_returns(["a", "b"]), "@track_returns('a', 'b')"),
     "metrics of a number": (lambda: track_returns(metrics=5), 'metrics=...) takes names, such as ["accuracy"], not 5'),
     "metrics of numbers": (lambda: track_returns(metrics=[5]), "takes names"),
     "artifacts of a number": (lambda: track_returns(artifacts=5), '{"report": "report.json"}, not 5'),
     "a path of a number": (lambda: track_returns(artifacts={"a": 5}), "not {'a': 5}"),
-    "a prefix of a number": (lambda: track_returns(prefix=5), "prefix=...) takes text, not 5"),
+    "a prefix of a number": (lambda: track_returns(prefix=5), "prefix=...) takes a string, not 5"),
     "a typo in start_logging": (lambda: trackdsl.start_logging("s", projct="p"), "did you mean `project`?"),  # type: ignore[call-arg]
     "a key of config": (lambda: trackdsl.start_logging("s", tags={}), "config={'tags': ...}"),  # type: ignore[call-arg]
     "a number for a backend": (lambda: trackdsl.start_logging("s", backend=3), "Write backend='mlflow'"),  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
     "a model without name": (lambda: _in_stage(lambda: trackdsl.log_model(1)), "the name is missing"),
     "a model's name of a number": (
         lambda: _in_stage(lambda: trackdsl.log_model(1, 2)),
-        "the name is text, and not a int",
+        "the name is a string, and not a int",
     ),  # type: ignore[arg-type]
     "a metric without name": (lambda: _in_stage(lambda: trackdsl.log_metric()), "log_metric('loss', 0.25)"),  # type: ignore[call-overload]
     "a total of text": (lambda: list(trackdsl.steps([1], total="x")), "such as total=100"),  # type: ignore[call-overload]

@@ -55,7 +55,7 @@ def choose(
     project = project or given.get("project")
     for option, value in (("exp_name", exp_name), ("project", project)):
         if value is not None and not isinstance(value, str):
-            raise OptionError(f"start_logging({option}=...) takes text, not {value!r}.", option=option)
+            raise OptionError(f"start_logging({option}=...) takes a string, not {value!r}.", option=option)
     named = config.get("experiment_name") or given.get("experiment_name")
     uri = config.get("tracking_uri") or given.get("tracking_uri")
     if uri is not None:

@@ -61,7 +61,7 @@ def _is_true(setting: str, value: Any) -> bool:
 
 def _text(setting: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise SettingsError(f"{setting} takes text, not {value!r}.", setting=setting, value=value)
+        raise SettingsError(f"{setting} takes a string, not {value!r}.", setting=setting, value=value)
     return value
 
 

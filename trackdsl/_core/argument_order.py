@@ -77,7 +77,7 @@ def model_in_order(model: Any, name: Any, options: dict[str, Any]) -> tuple[Any,
     if name is not None and not isinstance(name, str):
         model, name = name, model
     if not isinstance(name, str) or not name:
-        given = "is missing" if not name else f"is text, and not a {type(model).__name__}"
+        given = "is missing" if not name else f"is a string, and not a {type(model).__name__}"
         message = f"log_model(model, name): the name {given}, as in log_model(model, 'classifier')."
         raise OptionError(message, option="name")
     return model, name

@@ -260,7 +260,7 @@ def track_returns(*names: Any, **options: Any) -> Any:  # noqa: D417 - the overl
         return track(names[0], (), {})
     for name in names:
         if not isinstance(name, str):
-            raise OptionError(f"@track_returns takes names as text, not {name!r}.", option=repr(name))
+            raise OptionError(f"@track_returns takes names as strings, not {name!r}.", option=repr(name))
     check_choices(options)
     return _Returns(track, names=names, options=options)
 
@@ -294,7 +294,7 @@ def _decorator_or_block(decorator: str, name: Any, options: dict[str, Any], know
         check_not_called(name, decorator)
         if options or not (callable(name) or hasattr(type(name), "__get__")):
             raise OptionError(
-                f"{decorator}() takes a name, which is text, as its first argument, not {name!r}. Write "
+                f"{decorator}() takes a name, which is a string, as its first argument, not {name!r}. Write "
                 f'@{decorator}(...) above the function, or `with {decorator}("a-name"):`.',
                 option="name",
             )

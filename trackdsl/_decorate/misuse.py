@@ -62,7 +62,7 @@ def check_params_option(kept: Iterable[Any], names: Sequence[str], function: str
     """
     for name in kept:
         if not isinstance(name, str):
-            raise OptionError(f"@{decorator}(params=...) takes names as text, not {name!r}.", option="params")
+            raise OptionError(f"@{decorator}(params=...) takes names as strings, not {name!r}.", option="params")
         if name not in names:
             parts = [part.strip() for part in name.split(",")]
             hint = suggestion_for(name, names)
@@ -107,7 +107,7 @@ def check_recorded_names(
 def check_choices(options: Mapping[str, Any]) -> None:
     """Raise if an option of `track_returns` has a wrong type."""
     if not isinstance(options.get("prefix", ""), str):
-        raise OptionError(f"@track_returns(prefix=...) takes text, not {options['prefix']!r}.", option="prefix")
+        raise OptionError(f"@track_returns(prefix=...) takes a string, not {options['prefix']!r}.", option="prefix")
     for option, example in (("metrics", '["accuracy"]'), ("artifacts", '["report"] or {"report": "report.json"}')):
         names = options.get(option)
         parts = [*names, *names.values()] if isinstance(names, Mapping) else names

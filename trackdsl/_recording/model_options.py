@@ -88,7 +88,7 @@ def check_model_options(
                 option="pip_requirements",
             )
     elif pip_requirements is not None and not all(isinstance(line, str) for line in pip_requirements):
-        raise OptionError("log_model(pip_requirements=...) takes requirements as text.", option="pip_requirements")
+        raise OptionError("log_model(pip_requirements=...) takes requirements as strings.", option="pip_requirements")
 
 
 def _check_save_options(model: Any, handler: Handler, options: Mapping[str, Any]) -> None:

@@ -168,7 +168,7 @@ class _Plan:
             name.format(number=0, study="")
         except (AttributeError, IndexError, KeyError, ValueError):
             raise OptionError(
-                f"name={name!r}: the name of a trial's run is text that may contain {{number}} and {{study}}.",
+                f"name={name!r}: the name of a trial's run is a string that may contain {{number}} and {{study}}.",
                 option="name",
             ) from None
         self._name = name

@@ -57,9 +57,9 @@ def checked(name: str, operator: str, value: Any) -> Any:
             raise QueryError(f"duration is in seconds: give a number, not {value!r}.", argument=name)
         return value
     if operator in ("gt", "ge", "lt", "le"):
-        raise QueryError(f"{name} is text: {operator} compares numbers and times.", argument=name)
+        raise QueryError(f"{name} is a string: {operator} compares numbers and times.", argument=name)
     if value is not None and not isinstance(value, str):
-        raise QueryError(f"{name} is text, not {value!r}.", argument=name)
+        raise QueryError(f"{name} is a string, not {value!r}.", argument=name)
     if name == "status" and operator in ("eq", "ne") and value not in STATUSES:
         nearest = suggestion_for(str(value).upper(), STATUSES)
         raise QueryError(

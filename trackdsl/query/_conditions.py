@@ -249,12 +249,12 @@ def _checked_value(keyword: str, operator: str, value: Any) -> Any:
     value = _recorded(value)
     if value is not None and not isinstance(value, (str, bool, int, float)):
         raise QueryError(
-            f"{keyword}: runs can be compared with numbers, text, True, False, None and what is one parameter, such "
+            f"{keyword}: runs can be compared with numbers, strings, True, False, None and what is one parameter, such "
             f"as a list; a {type(value).__name__} holds several values, or none.",
             argument=keyword,
         )
     if operator in _TEXT_ONLY and not isinstance(value, str):
-        raise QueryError(f"{keyword}: {operator} compares text, not {value!r}.", argument=keyword)
+        raise QueryError(f"{keyword}: {operator} compares strings, not {value!r}.", argument=keyword)
     return value
 
 

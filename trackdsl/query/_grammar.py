@@ -58,7 +58,7 @@ def check_filter(where: object) -> None:
     """
     if not isinstance(where, str):
         raise QueryError(
-            f'where takes text in MLflow\'s filter language, such as "metrics.accuracy > 0.9", not {where!r}.',
+            f'where takes a string in MLflow\'s filter language, such as "metrics.accuracy > 0.9", not {where!r}.',
             argument="where",
         )
     if read_filter(where) is not None:

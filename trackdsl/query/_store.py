@@ -91,7 +91,7 @@ def content_of(reader: PagedReader, run_id: str, path: str) -> bytes | None:
 def _resolved(tracking_uri: str | None) -> str:
     """The tracking URI of the store, which is valid in every working directory."""
     if tracking_uri is not None and not isinstance(tracking_uri, str):
-        raise QueryError(f"tracking_uri takes text, not {tracking_uri!r}.", argument="tracking_uri")
+        raise QueryError(f"tracking_uri takes a string, not {tracking_uri!r}.", argument="tracking_uri")
     if tracking_uri and (wrong := describe_mistake(tracking_uri)) is not None:
         raise QueryError(f"tracking_uri is {without_credentials(tracking_uri)!r}: {wrong}", argument="tracking_uri")
     recorded = _recorded()
