@@ -42,7 +42,7 @@ class Notebook:
             try:
                 exec(cell, self.namespace)  # noqa: S102
             except Exception as error:
-                self._history.exceptions[count] = error
+                self._history.exceptions[count] = {"ename": type(error).__name__}
             return
         self.provenance.catch_up(self._history, count, without_last=True)
         self.provenance.skip(self._history)

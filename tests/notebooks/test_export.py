@@ -14,7 +14,8 @@ import nbformat
 import pytest
 
 from tests.notebooks.kernels import ROOT, Kernel
-from trackdsl.notebook.script import indented, split_value, without_ipython
+from trackdsl.notebook.lines import indented, split_value
+from trackdsl.notebook.translation import without_ipython
 
 _RUN = """
 import json, runpy, sys

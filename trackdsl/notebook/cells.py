@@ -29,16 +29,16 @@ from trackdsl.notebook.arguments import Arguments
 from trackdsl.notebook.evaluation import evaluate, filled, given_name
 from trackdsl.notebook.executions import Execution, Executions, supersedes
 from trackdsl.notebook.export import export
-from trackdsl.notebook.names import Names, names_in, parsed, with_expressions
+from trackdsl.notebook.names import MAX_CELL, Names, is_long, names_in, with_expressions
 from trackdsl.notebook.outputs import Outputs
 from trackdsl.notebook.page import Page
 from trackdsl.notebook.provenance import Provenance
 from trackdsl.notebook.roots import Opened, Root, root_of, run_around
-from trackdsl.notebook.script import without_ipython
 from trackdsl.notebook.shown import Shown, display_for
 from trackdsl.notebook.staleness import input_tags
 from trackdsl.notebook.steps import Step
 from trackdsl.notebook.syntax import has_line
+from trackdsl.notebook.translation import python_of
 from trackdsl.notebook.values import flat_params, record_value, record_variables
 
 #: The tag with what the front end says of a cell: one JSON object.
@@ -129,7 +129,7 @@ class Cells:
     ) -> None:
         alone = magic == "experiment"
         name = mask_name((options.run_name or options.name or magic) if alone else options.name or magic)
-        code = _plain(self._shell, body) if set("%!?") & set(body) else body
+        code = body if is_long(body) else python_of(body, self._shell.transform_cell)
         listed = [each for option in ("metrics", "artifacts") for each in arguments.names(option)]
         names = with_expressions(names_in(code), arguments.expressions, listed)
         flat = flat_params(arguments, values, names)
@@ -149,6 +149,8 @@ class Cells:
         with guarded("showing a cell", execution.run):
             display.shown(execution.run)
         with guarded("recording a cell", execution.run):
+            if is_long(body):
+                _left_out(execution)
             if flat:
                 _artifacts.keep_whole(execution.run, flat)
             _artifacts.write_text(execution.run, execution.source[:_MAX_SOURCE], SOURCE)
@@ -269,6 +271,7 @@ class Cells:
                 execution.outputs = cell.outputs.cells()
         finally:
             execution.status = FINISHED if error is None else status_of(error)
+            execution.exited = error is not None and not isinstance(error, Exception)
             if error is not None and (failure := describe(error)) is not None:
                 execution.failure = (failure.type, failure.message, failure.traceback)
             execution.seconds = (time.time_ns() - execution.run.began) / 1e9
@@ -333,15 +336,11 @@ def _error_of(cell: OpenCell, result: Any) -> BaseException | None:
     return error
 
 
-def _plain(shell: Any, body: str) -> str:
-    """A cell as Python, with its magics as calls. One Python magic at its top is left out."""
-    first, _, rest = body.lstrip().partition("\n")
-    if first.startswith("%%"):
-        return body if parsed(body) is None else _plain(shell, rest)
-    try:
-        return without_ipython(str(shell.transform_cell(body)))
-    except Exception:  # It is no Python. IPython says so.
-        return body
+def _left_out(execution: Execution) -> None:
+    """Say that a cell is too long to be read."""
+    reason = f"the cell has more than {MAX_CELL:,} characters, so its literals and the names in it are not read"
+    append_tags(execution.run, {"trackdsl.omitted.cell": reason})
+    report("cells", f"trackdsl left out the parameters and inputs of {execution.name!r}: {reason}", key=execution.name)
 
 
 def _hash(source: str) -> str:

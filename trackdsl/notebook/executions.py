@@ -54,6 +54,7 @@ class Execution:
         older: the executions that it supersedes.
         inputs: the executions that its variables come from, by the name of the variable.
         undone: whether it was taken back.
+        exited: whether it ended by an exception such as `SystemExit` or `KeyboardInterrupt`.
         failure: the type, message and traceback of the exception that ended it, masked.
         outputs: what it printed and showed, as a notebook's file has it.
         metrics: numbers to show, by name.
@@ -79,6 +80,7 @@ class Execution:
     older: tuple[Execution, ...] = ()
     inputs: dict[str, tuple[Execution, ...]] = field(default_factory=dict)
     undone: bool = False
+    exited: bool = False
     failure: tuple[str, str, str] | None = None
     outputs: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)

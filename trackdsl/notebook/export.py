@@ -11,16 +11,19 @@ from typing import Any
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.version import __version__
 from trackdsl._recording import artifacts as _artifacts
-from trackdsl._recording.emit import guarded
-from trackdsl._runs.exceptions import FAILED, FINISHED
+from trackdsl._recording.emit import append_tags, guarded
+from trackdsl._runs.exceptions import FAILED, FINISHED, KILLED
+from trackdsl.errors import format_error, report
 from trackdsl.notebook.effects import TRACKED
 from trackdsl.notebook.executions import Execution
-from trackdsl.notebook.names import parsed
+from trackdsl.notebook.lines import indented, lines_of
+from trackdsl.notebook.names import is_long, parsed
 from trackdsl.notebook.outputs import outputs_of
 from trackdsl.notebook.provenance import Provenance
 from trackdsl.notebook.roots import Opened, experiment_of
-from trackdsl.notebook.script import awaits, in_main, indented, stage_block, suppressed
+from trackdsl.notebook.script import awaits, in_main, stage_block, suppressed
 from trackdsl.notebook.steps import Step
+from trackdsl.notebook.translation import FILLED
 from trackdsl.store_format.tags import SUPERSEDED_TAG
 
 SESSION, REPRODUCE = "session.ipynb", "reproduce.py"
@@ -30,7 +33,7 @@ _MAX_OUTPUTS = 10_000_000
 _HEAD = """\
 # What the last results of the run {name!r} came from, in the order of execution.
 # Written by trackdsl {version}. Commands and cells that the results do not need are left out.
-
+{omitted}
 {future}from contextlib import suppress as _suppress
 
 from trackdsl import experiment as _experiment
@@ -44,10 +47,12 @@ def {tracked}(function, **options):
 
 
 """
-#: What IPython defines, for code that reads it.
-_OF_IPYTHON = {
+#: What a program defines for code that reads it, as IPython does or instead of it.
+_DEFINED = {
     "display": "def display(*values, **options):\n    print(*values)\n\n\n",
     "get_ipython": "def get_ipython():\n    return None\n\n\n",
+    FILLED: f"def {FILLED}(text, written):\n    try:\n        return text()\n    except Exception:\n"
+    "        return written\n\n\n",
 }
 _LOADS = ("get_ipython().run_line_magic('load_ext', 'trackdsl", "get_ipython().run_line_magic('reload_ext', 'trackdsl")
 #: A secret that was masked with its quotes.
@@ -82,7 +87,11 @@ def export(
         results = [step for step in steps if _succeeded(step)]
         if results:
             needed = provenance.slice_of([*results, *begins])
-            program = masked_program(script(opened, needed, counting))
+            code, omitted = script(opened, needed, counting)
+            if omitted:
+                append_tags(root, {f"trackdsl.omitted.{REPRODUCE}": mask_text("; ".join(omitted))[:500]})
+                report("reproduce.py", f"{REPRODUCE} of {root.name!r} differs from the notebook: {'; '.join(omitted)}")
+            program = masked_program(code)
             _artifacts.keep(root, REPRODUCE, lambda to: _write(to, program))
 
 
@@ -135,8 +144,8 @@ def _failure(one: Execution) -> list[dict[str, Any]]:
     return [{"output_type": "error", "ename": name, "evalue": message, "traceback": traceback.splitlines()}]
 
 
-def script(opened: Opened, steps: Iterable[Step], counting: Collection[Execution]) -> str:
-    """The program of these steps.
+def script(opened: Opened, steps: Iterable[Step], counting: Collection[Execution]) -> tuple[str, list[str]]:
+    """The program of these steps, and in what it differs from what was executed.
 
     Args:
         opened: the root run.
@@ -144,20 +153,54 @@ def script(opened: Opened, steps: Iterable[Step], counting: Collection[Execution
         counting: the executions that count; the runs of others are marked as superseded.
     """
     name, experiment = opened.run.name, experiment_of(opened.run)
-    codes = [(step, *_without_future(step.code)) for step in steps if parsed(step.code) is not None]
-    future = "".join(dict.fromkeys(f"{line}\n" for _, _, lines in codes for line in lines))
-    parts = [_block(step, code, opened, counting) for step, code, _ in codes]
-    parts = [part for part in parts if part.strip()]
-    body = "\n\n".join(map(indented, parts))  # One by one, as comments are lost where texts have several lines.
+    parts: list[str] = []
+    omitted: list[str] = []
+    futures: dict[str, None] = {}
+    read: set[str] = set()
+    for step in steps:
+        if why := _why_omitted(step):
+            omitted.append(f"{_label(step)} {why}")
+        if is_long(step.code):
+            continue
+        try:
+            code, imports = _without_future(step.code)
+            part = _block(step, code, opened, counting)
+            compile(part, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            omitted.append(f"{_label(step)} is left out: {format_error(error)}")
+            continue
+        parts += [part] if part.strip() else []
+        futures.update(dict.fromkeys(imports))
+        read |= step.names.needed
+    body = "\n\n".join(map(indented, parts)) or "    pass"  # One by one: texts of several lines cost the comments.
     tags = f", tags={dict(opened.tags)!r}" if opened.tags else ""
     as_root = " as _root" if opened.values else ""
     block = f"with _experiment({experiment!r}, run_name={name!r}{tags}){as_root}:\n{body}"
-    head = _HEAD.format(name=name, version=__version__, tracked=TRACKED, future=f"{future}\n" if future else "")
-    read = {name for step, _, _ in codes for name in step.names.needed}
-    head += "".join(code for name, code in _OF_IPYTHON.items() if name in read)
+    future = "".join(f"{line}\n" for line in futures)
+    head = _HEAD.format(
+        name=name, version=__version__, tracked=TRACKED, future=f"{future}\n" if future else "",
+        omitted="".join(f"# Differs from the notebook: {' '.join(one.split())}\n" for one in omitted),
+    )  # fmt: skip
+    head += "".join(code for name, code in _DEFINED.items() if name in read)
     if not any(map(awaits, parts)):
-        return f"{head}{block}\n"
-    return f"{head}{in_main(block)}\n\n\n__import__('asyncio').run(_main())\n"
+        return f"{head}{block}\n", omitted
+    return f"{head}{in_main(block)}\n\n\n__import__('asyncio').run(_main())\n", omitted
+
+
+def _why_omitted(step: Step) -> str:
+    """In what a step of the program differs from the execution; empty if in nothing that is known."""
+    if is_long(step.code):
+        return "is left out: it is too long to be read"
+    if step.execution is not None and step.execution.status == KILLED:
+        return "was interrupted, and runs to its end here"
+    return ""
+
+
+def _label(step: Step) -> str:
+    """What a step is called in messages: the name of the stage, or the first line of the cell."""
+    if step.execution is not None:
+        return f"the cell of {step.execution.name!r}"
+    return f"the cell [{step.count}] {mask_text(step.source.strip().partition(chr(10))[0][:60])!r}"
 
 
 def masked_program(code: str) -> str:
@@ -178,7 +221,7 @@ def _block(step: Step, code: str, opened: Opened, counting: Collection[Execution
     if step.tracked and not any(one in counting for one in step.tracked):
         code = _marked(code)
     failed = step.failed or any(one.status != FINISHED for one in step.tracked)
-    return suppressed(code.strip("\n"), FAILED if failed else FINISHED)
+    return suppressed(code.strip("\n"), FAILED if failed else FINISHED, exited=step.exited)
 
 
 def _marked(code: str) -> str:
@@ -194,7 +237,7 @@ def _without_future(code: str) -> tuple[str, list[str]]:
     """Code without its imports from `__future__`, which have to come first in a program, and these."""
     if "__future__" not in code:
         return code, []
-    lines = code.splitlines(keepends=True)
+    lines = lines_of(code)
     found = []
     for node in ast.parse(code).body:
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from trackdsl.notebook.effects import ANY_NAME
 from trackdsl.notebook.names_reader import reader_of
 
 #: Magics whose cell is Python.
 _PYTHON_MAGICS = ("%%time", "%%capture", "%%prun", "%%timeit")
-#: The names of longer cells, in characters, are not remembered.
+#: Longer cells, in characters, are data: they are not read, as that takes as long as executing them.
+MAX_CELL = 200_000
+#: The names of longer cells are not remembered.
 _LONGEST_KEPT = 20_000
 #: Those that IPython adds are not there in a program.
 _SHOWING = {"display", "get_ipython"}
@@ -102,8 +105,18 @@ def names_of(tree: ast.AST | None) -> Names:
     )
 
 
+def is_long(code: str) -> bool:
+    """Whether code is too long to be read: it is data."""
+    return len(code) > MAX_CELL
+
+
 def names_in(source: str) -> Names:
-    """The names of a cell without magics. Cells are executed again and again, so the latest ones are remembered."""
+    """The names of a cell without magics. Cells are executed again and again, so the latest ones are remembered.
+
+    Those of a long cell are not read: it may write any name.
+    """
+    if is_long(source):
+        return Names(written=frozenset({ANY_NAME}))
     return _names_in(source) if len(source) <= _LONGEST_KEPT else names_of(parsed(source))
 
 

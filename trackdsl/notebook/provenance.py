@@ -11,16 +11,14 @@ from typing import Any
 
 from trackdsl.notebook.effects import ANY_NAME, PROCESS, SEED
 from trackdsl.notebook.executions import Execution
-from trackdsl.notebook.names import Names, names_in
-from trackdsl.notebook.script import without_ipython
+from trackdsl.notebook.names import Names, is_long, names_in
 from trackdsl.notebook.state import Effects, State
 from trackdsl.notebook.steps import Step
 from trackdsl.notebook.syntax import is_call
+from trackdsl.notebook.translation import without_ipython
 
 #: An effect: a random number is drawn after a seed.
 DRAWN = "<drawn>"
-#: Longer cells are data, and are not read.
-_MAX_CELL = 200_000
 
 
 class Provenance:
@@ -61,8 +59,8 @@ class Provenance:
         found = []
         for at in range(self._read, end):
             code = executed[at]
-            if code.strip() and len(code) < _MAX_CELL and not is_call(code):
-                python = without_ipython(code)
+            if code.strip() and not is_call(code):
+                python = code if is_long(code) else without_ipython(code)
                 found.append((at, python, names_in(python)))
         unknown: list[frozenset[str]] = [frozenset()]  # What the cells after each have written.
         for _, _, names in reversed(found[1:]):
@@ -71,6 +69,7 @@ class Provenance:
             step = self.begin(python, names)
             step.position, step.count, step.translated = at, at + left_out, executed[at]
             step.failed = step.count in raised
+            step.exited = _name_of(raised.get(step.count)) in ("SystemExit", "KeyboardInterrupt")
             step.source = history.input_hist_raw[at]
             step.begun = self._begun.get(at, set())
             self.end(step, unknown=unknown.pop())
@@ -185,6 +184,11 @@ class Provenance:
                 wanted.add(step)
                 waiting += step.after
         return [step for step in self.steps if step in wanted]
+
+
+def _name_of(raised: Any) -> str:
+    """The type of an exception that IPython has noted."""
+    return str(raised.get("ename", "")) if isinstance(raised, dict) else ""
 
 
 def _is_seed(effect: str) -> bool:

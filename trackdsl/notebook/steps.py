@@ -24,6 +24,7 @@ class Step:
         source: the cell as the user wrote it.
         translated: the same with IPython's calls for its magics.
         failed: whether it raised an exception, as far as IPython says.
+        exited: whether that was one such as `SystemExit` or `KeyboardInterrupt`.
         begun: the roots of the runs that have begun in it.
         sets: the names of what it sets something of, such as modules.
     """
@@ -39,6 +40,7 @@ class Step:
     source: str = ""
     translated: str = ""
     failed: bool = False
+    exited: bool = False
     begun: set[str] = field(default_factory=set)
     sets: frozenset[str] = frozenset()
 

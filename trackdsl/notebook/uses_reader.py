@@ -135,8 +135,9 @@ class UseReader(ast.NodeVisitor):
         else:
             self._calls(node.func)
             if isinstance(node.func, ast.Name):
-                self._uses("call", node.func)
-            else:
+                tracked = node.func.id == effects.TRACKED and node.args
+                self._uses("call", node.args[0] if tracked else node.func)
+            elif isinstance(node.func, ast.Subscript):
                 self._changes(node.func, self.called)
         if effects.sets(node):
             self._sets(node)
