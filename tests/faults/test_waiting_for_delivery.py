@@ -17,9 +17,9 @@ from trackdsl.cli._status import show as show_status
 from trackdsl.delivery.program import _waiting
 from trackdsl.journal._segments import Position
 from trackdsl.store_format import ledger
-from trackdsl.store_format.heartbeat import DELIVERING, read_beat
+from trackdsl.store_format.heartbeat import DELIVERING, read_heartbeat
+from trackdsl.store_format.heartbeat_monitor import HeartbeatMonitor
 from trackdsl.store_format.progress import Progress
-from trackdsl.store_format.signs_of_life import Signs
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_flush_waits_while_delivery_waits_for_a_lock(
     flush = Flush()
 
     def waits() -> bool:
-        beat = read_beat(spool)
+        beat = read_heartbeat(spool)
         assert not flush.answers
         return beat is not None and beat.activity == DELIVERING and beat.still > 5.0
 
@@ -82,7 +82,7 @@ def test_flush_outlives_a_delivery_process(spool: Path) -> None:
     with stage("s"):
         pass
     flush = Flush()
-    wait_until(lambda: (beat := read_beat(spool)) is not None and beat.activity == DELIVERING, "delivery to begin")
+    wait_until(lambda: (beat := read_heartbeat(spool)) is not None and beat.activity == DELIVERING, "delivery to begin")
     killed = delivery_pids(spool)
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_a_wait_lasts_as_long_as_there_are_signs(
 ) -> None:
     """If nothing delivers and nothing progresses, a wait without a timeout ends after a while."""
     change_timing(no_sign=patience)
-    clock = _waiting._Clock(None, Signs([(awaited.spool, "sqlite:///x.db")]), while_progressing=False)
+    clock = _waiting._Clock(None, HeartbeatMonitor([(awaited.spool, "sqlite:///x.db")]), while_progressing=False)
     assert not clock.is_over([(awaited, Progress(offset=1))])
     if patience < 1:
         wait_until(lambda: clock.is_over([(awaited, Progress(offset=1))]), "the end of the wait", 10)

@@ -240,7 +240,7 @@ def test_the_delivery_process_goes_away(start: StartProgram, tmp_path: Path, sql
 @pytest.mark.slow
 def test_many_programs_have_one_delivery_process(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """Five programs at once share one delivery process, and every run arrives."""
-    from trackdsl.store_format.heartbeat import DELIVERING, IDLE, read_beat
+    from trackdsl.store_format.heartbeat import DELIVERING, IDLE, read_heartbeat
 
     source = """
         import trackdsl
@@ -253,7 +253,7 @@ def test_many_programs_have_one_delivery_process(start: StartProgram, tmp_path: 
     delivered = set()
 
     def finished() -> bool:
-        beat = read_beat(tmp_path / "spool")
+        beat = read_heartbeat(tmp_path / "spool")
         if beat is not None and beat.activity in (DELIVERING, IDLE):  # Others find the lock held, and go.
             delivered.add(beat.pid)
         return all(program.process.poll() is not None for program in programs)

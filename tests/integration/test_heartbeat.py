@@ -18,28 +18,28 @@ from hypothesis import strategies as st
 
 from tests.conftest import wait_until
 from trackdsl.cli import _status
+from trackdsl.delivery.process._heartbeat_writer import HeartbeatWriter
 from trackdsl.delivery.process._priority import Priority
-from trackdsl.delivery.process._pulse import Pulse
 from trackdsl.delivery.program import _client
 from trackdsl.journal import _origin, _spool
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._waiters import Waiter, is_awaited
-from trackdsl.store_format import heartbeat, signs_of_life
+from trackdsl.store_format import heartbeat, heartbeat_monitor
 from trackdsl.store_format.heartbeat import (
     DELIVERING,
     IDLE,
     IMPORTING,
-    Beat,
+    Heartbeat,
     HeartbeatFile,
     is_starting,
     note_start,
-    read_beat,
+    read_heartbeat,
 )
-from trackdsl.store_format.signs_of_life import Signs
+from trackdsl.store_format.heartbeat_monitor import HeartbeatMonitor
 
 STORE = "sqlite:////data/mlflow.db"
 #: The content of a file with one beat.
-HEARD = Beat(4711, 12, 3, DELIVERING, "http://tracking:5000", 1.5)
+HEARD = Heartbeat(4711, 12, 3, DELIVERING, "http://tracking:5000", 1.5)
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def test_a_beat_is_read_as_it_was_written(spool: Path) -> None:
     file = HeartbeatFile(spool)
     size = (spool / "heartbeat").stat().st_size
     for count in range(1, 4):
-        beat = Beat(4711, count, 1 << 40, DELIVERING, "ü" * heartbeat._LONGEST_STORE, 1e6 / 3)
+        beat = Heartbeat(4711, count, 1 << 40, DELIVERING, "ü" * heartbeat._LONGEST_STORE, 1e6 / 3)
         file.write(beat)
-        assert read_beat(spool) == beat
+        assert read_heartbeat(spool) == beat
     assert (spool / "heartbeat").stat().st_size == size
 
 
@@ -73,24 +73,24 @@ def test_a_damaged_heartbeat_counts_as_none(
     for at, byte in damage.items():
         content[at : at + 1] = byte
     (spool / "heartbeat").write_bytes(bytes(content).ljust(length, b"\7")[:length])
-    assert read_beat(spool) in (None, HEARD)
+    assert read_heartbeat(spool) in (None, HEARD)
     file.write(HEARD)
-    assert read_beat(spool) == HEARD
+    assert read_heartbeat(spool) == HEARD
 
 
 @pytest.mark.parametrize(
     "beat",
     [
-        Beat(1, 1, 1, "\x1b[2J"),
-        Beat(1, 1, 1, DELIVERING, "http://\x1b]0;x\7"),
-        Beat(-1, 1, 1, IDLE),
-        Beat(1, 1, 1, DELIVERING, "", float("nan")),
+        Heartbeat(1, 1, 1, "\x1b[2J"),
+        Heartbeat(1, 1, 1, DELIVERING, "http://\x1b]0;x\7"),
+        Heartbeat(-1, 1, 1, IDLE),
+        Heartbeat(1, 1, 1, DELIVERING, "", float("nan")),
     ],
 )
-def test_a_beat_that_no_delivery_process_writes_counts_as_none(spool: Path, beat: Beat) -> None:
+def test_a_beat_that_no_delivery_process_writes_counts_as_none(spool: Path, beat: Heartbeat) -> None:
     """A beat with other texts than a delivery process writes is ignored, as terminals show them."""
     HeartbeatFile(spool).write(beat)
-    assert read_beat(spool) is None
+    assert read_heartbeat(spool) is None
 
 
 def _link(path: Path) -> None:
@@ -102,33 +102,33 @@ def _link(path: Path) -> None:
 def test_another_file_under_its_name_is_left_alone(spool: Path, plant: Callable[[Path], None]) -> None:
     """Neither the process that delivers nor the programs that wait follow a link or wait at a FIFO."""
     plant(spool / "heartbeat")
-    pulse = Pulse(spool)
-    pulse.doing(DELIVERING, "http://tracking:5000")
+    writer = HeartbeatWriter(spool)
+    writer.doing(DELIVERING, "http://tracking:5000")
     note_start(spool, os.getpid())
-    assert read_beat(spool) is None
+    assert read_heartbeat(spool) is None
     assert not is_starting(spool)
-    pulse.close()
+    writer.close()
     if plant is _link:
         assert (spool / "victim").read_bytes() == b"dear"
 
 
 def test_the_heart_beats_while_the_process_is_busy(spool: Path) -> None:
     """A thread notes what another one does, and for how long that one has not moved."""
-    leave, beats = threading.Event(), list[Beat | None]()
+    leave, beats = threading.Event(), list[Heartbeat | None]()
 
     def deliver() -> None:
-        pulse = Pulse(spool)
-        with pulse.during(IMPORTING):
+        writer = HeartbeatWriter(spool)
+        with writer.during(IMPORTING):
             leave.wait()
-        pulse.doing(DELIVERING, "sqlite")
-        pulse.beat()
-        beats.append(read_beat(spool))
-        pulse.close()
+        writer.doing(DELIVERING, "sqlite")
+        writer.beat()
+        beats.append(read_heartbeat(spool))
+        writer.close()
 
     thread = threading.Thread(target=deliver)
     thread.start()
-    wait_until(lambda: (beat := read_beat(spool)) is not None and beat.count > 2 and beat.still > 0, "beats")
-    beat = read_beat(spool)
+    wait_until(lambda: (beat := read_heartbeat(spool)) is not None and beat.count > 2 and beat.still > 0, "beats")
+    beat = read_heartbeat(spool)
     assert beat is not None
     assert (beat.pid, beat.activity, beat.description()) == (os.getpid(), IMPORTING, IMPORTING)
     leave.set()
@@ -147,52 +147,52 @@ class Process:
 
     def beat(self, rounds: int = 1, still: float = 0.0, pid: int = 1 << 30) -> None:
         self.count += 1
-        self.file.write(Beat(pid, self.count, rounds, DELIVERING, "sqlite", still))
+        self.file.write(Heartbeat(pid, self.count, rounds, DELIVERING, "sqlite", still))
 
 
 @pytest.fixture
 def process(spool: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
-    monkeypatch.setattr(signs_of_life, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(heartbeat_monitor, "_LOOK_EVERY", 0.0)
     process = Process(spool)
     yield process
     process.lock.release()
 
 
-def renewed(signs: Signs, process: Process, **beat: float) -> tuple[bool, bool]:
+def renewed(monitor: HeartbeatMonitor, process: Process, **beat: float) -> tuple[bool, bool]:
     """Whether one more beat shows that the process lives, and that it is at work."""
-    lived, worked = signs.lived, signs.worked
+    lived, worked = monitor.lived, monitor.worked
     process.beat(**beat)  # type: ignore[arg-type]
-    signs.look(progressed=False)
-    return signs.lived > lived, signs.worked > worked
+    monitor.look(progressed=False)
+    return monitor.lived > lived, monitor.worked > worked
 
 
 def test_a_process_is_at_work_as_long_as_a_round_takes(spool: Path, process: Process) -> None:
     """A process counts as busy for a whole round, not while it only looks for work, or after hanging for minutes."""
-    signs = Signs([(spool, STORE)])
+    monitor = HeartbeatMonitor([(spool, STORE)])
     process.beat(rounds=7)
-    signs.look(progressed=True)
-    assert renewed(signs, process, rounds=7) == (True, True)
-    assert renewed(signs, process, rounds=7, still=100) == (True, True)
-    assert signs.description() == "waiting for sqlite since 100 s"
-    assert renewed(signs, process, rounds=7, still=1000) == (True, False)
-    assert renewed(signs, process, rounds=8) == (True, False)
-    assert renewed(signs, process, rounds=8) == (True, True)
-    assert renewed(signs, process, rounds=1000) == (True, False)
-    assert renewed(signs, process, rounds=1000) == (True, False)  # It has seen this journal often enough.
+    monitor.look(progressed=True)
+    assert renewed(monitor, process, rounds=7) == (True, True)
+    assert renewed(monitor, process, rounds=7, still=100) == (True, True)
+    assert monitor.description() == "waiting for sqlite since 100 s"
+    assert renewed(monitor, process, rounds=7, still=1000) == (True, False)
+    assert renewed(monitor, process, rounds=8) == (True, False)
+    assert renewed(monitor, process, rounds=8) == (True, True)
+    assert renewed(monitor, process, rounds=1000) == (True, False)
+    assert renewed(monitor, process, rounds=1000) == (True, False)  # It has seen this journal often enough.
     process.lock.release()
-    assert renewed(signs, process, rounds=1000) == (False, False)
-    assert not signs.description()
+    assert renewed(monitor, process, rounds=1000) == (False, False)
+    assert not monitor.description()
 
 
 def test_only_a_new_beat_is_a_sign(spool: Path, process: Process) -> None:
     """Only a new beat is a sign of life: a process that was stopped leaves its last beat."""
-    signs = Signs([(spool, STORE)])
+    monitor = HeartbeatMonitor([(spool, STORE)])
     process.beat()
-    signs.look(progressed=True)
-    lived, worked = signs.lived, signs.worked
-    signs.look(progressed=False)
-    assert (signs.lived, signs.worked) == (lived, worked)
-    assert signs.runs
+    monitor.look(progressed=True)
+    lived, worked = monitor.lived, monitor.worked
+    monitor.look(progressed=False)
+    assert (monitor.lived, monitor.worked) == (lived, worked)
+    assert monitor.runs
 
 
 def test_status_of_a_process_that_was_stopped(spool: Path, process: Process) -> None:
@@ -223,16 +223,16 @@ def test_a_process_that_computes_lives_without_a_beat(
     spool: Path, process: Process, other: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that computes in C, without a beat, counts as alive until it is stopped."""
-    monkeypatch.setattr(signs_of_life, "_UNSURE", 0.0)
-    monkeypatch.setattr(signs_of_life, "EVERY", 0.0)
-    signs = Signs([(spool, STORE)])
+    monkeypatch.setattr(heartbeat_monitor, "_UNSURE", 0.0)
+    monkeypatch.setattr(heartbeat_monitor, "EVERY", 0.0)
+    monitor = HeartbeatMonitor([(spool, STORE)])
     process.beat(pid=other.pid)
-    signs.look(progressed=True)
+    monitor.look(progressed=True)
 
     def shows_life() -> bool:
-        lived = signs.lived
-        signs.look(progressed=False)
-        return signs.lived > lived
+        lived = monitor.lived
+        monitor.look(progressed=False)
+        return monitor.lived > lived
 
     for _ in range(3):
         wait_until(shows_life, "processor time")
@@ -256,9 +256,9 @@ def test_a_process_that_was_started_is_not_started_again(
     for _ in range(3):
         _client.ensure_running(spool)
     assert len(started) == 1
-    signs = Signs([(spool, STORE)])
-    signs.look(progressed=False)
-    assert (signs.description(), signs.prepares, signs.runs) == ("starting", True, False)
+    monitor = HeartbeatMonitor([(spool, STORE)])
+    monitor.look(progressed=False)
+    assert (monitor.description(), monitor.prepares, monitor.runs) == ("starting", True, False)
     other.kill()
     other.wait()
     _client.ensure_running(spool)

@@ -15,8 +15,8 @@ from trackdsl import RunNotReady, experiment
 from trackdsl.delivery.program import _waiting
 from trackdsl.journal import _spool, _spool_choice
 from trackdsl.journal._lock import FileLock
-from trackdsl.store_format import heartbeat, signs_of_life
-from trackdsl.store_format.heartbeat import Beat, HeartbeatFile
+from trackdsl.store_format import heartbeat, heartbeat_monitor
+from trackdsl.store_format.heartbeat import Heartbeat, HeartbeatFile
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -34,12 +34,12 @@ def test_busy_delivery(here: str, busy: FileLock, change_timing: ChangeTiming, m
     change_timing(no_sign=0.5)
     answers: list[str | None] = []
     why_lost = _waiting.RunWatch.why_lost
-    monkeypatch.setattr(signs_of_life, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(heartbeat_monitor, "_LOOK_EVERY", 0.0)
     heart = HeartbeatFile(_spool_choice.find())
     count = itertools.count(1)
 
     def counted(watch: _waiting.RunWatch) -> str | None:
-        heart.write(Beat(os.getpid(), next(count), 1, heartbeat.IDLE))
+        heart.write(Heartbeat(os.getpid(), next(count), 1, heartbeat.IDLE))
         answers.append(why_lost(watch))
         return answers[-1]
 
@@ -64,7 +64,7 @@ def test_delivery_that_hangs(here: str, busy: FileLock, change_timing: ChangeTim
 
 def test_delivery_that_does_not_move(here: str, busy: FileLock, change_timing: ChangeTiming) -> None:
     """A delivery process without a heartbeat, such as one that was stopped, is given up."""
-    HeartbeatFile(_spool_choice.find()).write(Beat(1 << 30, 1, 1, heartbeat.IDLE))
+    HeartbeatFile(_spool_choice.find()).write(Heartbeat(1 << 30, 1, 1, heartbeat.IDLE))
     change_timing(no_sign=0.2)
     with experiment("x") as run, pytest.raises(RunNotReady, match=r"shows no sign of life.*delivery\.log"):
         assert run.run_id

@@ -13,9 +13,9 @@ from typing import Any
 
 from trackdsl.journal._lock import is_written
 from trackdsl.store_format.backlog import bytes_between, delivery_state
+from trackdsl.store_format.heartbeat_monitor import HeartbeatMonitor
 from trackdsl.store_format.journals import Journal
 from trackdsl.store_format.progress import Progress, read_progress
-from trackdsl.store_format.signs_of_life import Signs
 
 _TITLE = "delivering to MLflow"
 _DRAW_EVERY = 0.2
@@ -72,7 +72,7 @@ class DeliveryTargets:
         self._timeout = timeout
         self._total = sum(target.measure() for target in self._targets)
         stores = [(each.directory.parent.parent, each.origin.uri) for each in journals if each.origin is not None]
-        self._signs = Signs(stores)
+        self._monitor = HeartbeatMonitor(stores)
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -81,11 +81,11 @@ class DeliveryTargets:
         """Whether something is left to deliver, and the delivery makes progress."""
         open_ = [target for target in self._targets if not target.reached]
         moved = [target.look() for target in open_]
-        self._signs.look(progressed=any(moved))
+        self._monitor.look(progressed=any(moved))
         open_ = [target for target in open_ if not target.reached]
         if not open_ or all(target.failures >= _ENOUGH_FAILURES for target in open_):
             return False
-        return time.monotonic() - self._signs.worked < self._timeout
+        return time.monotonic() - self._monitor.worked < self._timeout
 
     def forget_failures(self) -> None:
         """Start to count failures again. The cause of the earlier ones may be gone."""
@@ -123,5 +123,5 @@ class DeliveryTargets:
     def _draw(self, bar: Any, done: threading.Event) -> None:
         while not bar.disable and not done.wait(_DRAW_EVERY):
             left = sum(target.measure() for target in self._targets)
-            bar.set_description(self._signs.description() or _TITLE, refresh=False)
+            bar.set_description(self._monitor.description() or _TITLE, refresh=False)
             bar.update(self._total - left - bar.n)

@@ -21,10 +21,10 @@ from trackdsl.cli._journals import WAY_OUT, spool_for
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK, LOG
 from trackdsl.store_format.blocked_runs import read_blocked
+from trackdsl.store_format.heartbeat_monitor import HeartbeatMonitor
 from trackdsl.store_format.journals import MOST_COUNTED, Journal, read_journals
 from trackdsl.store_format.losses import counted
 from trackdsl.store_format.root_runs import left
-from trackdsl.store_format.signs_of_life import Signs
 
 #: The length of the first part of a journal's name, with the hyphen.
 _NAME_WIDTH = 21
@@ -141,10 +141,10 @@ def _doing(spool: Path, waiting: list[Journal]) -> str:
     """What the delivery of some journals does now, in a few words: until a store has failed, nothing else says it."""
     if not is_delivering(spool):
         return ""
-    signs = Signs((spool, journal.origin.uri) for journal in waiting if journal.origin is not None)
-    signs.look(progressed=False)
-    silence = signs.silence()
-    return signs.description() if silence < _SILENT else f"no sign of life for {silence:.0f} s; see {spool / LOG}"
+    monitor = HeartbeatMonitor((spool, journal.origin.uri) for journal in waiting if journal.origin is not None)
+    monitor.look(progressed=False)
+    silence = monitor.silence()
+    return monitor.description() if silence < _SILENT else f"no sign of life for {silence:.0f} s; see {spool / LOG}"
 
 
 def _programs(count: int) -> str:

@@ -18,8 +18,8 @@ from trackdsl.delivery.environment import ENVIRONMENT, ProgramEnvironment, curre
 from trackdsl.delivery.environment_pipe import Pipe, hand_over
 from trackdsl.delivery.process._children import GAVE_UP, Children, follow_parent
 from trackdsl.delivery.process._environments import Environments
+from trackdsl.delivery.process._heartbeat_writer import HeartbeatWriter
 from trackdsl.delivery.process._priority import Priority
-from trackdsl.delivery.process._pulse import Pulse
 from trackdsl.delivery.process._stores import open_store
 from trackdsl.delivery.process._throttle import Throttle
 from trackdsl.delivery.process._worker import Worker
@@ -52,17 +52,17 @@ def import_mlflow() -> None:
 class _Opening:
     """Opens sinks, and says what takes seconds."""
 
-    def __init__(self, spool: Path, pulse: Pulse) -> None:
+    def __init__(self, spool: Path, heartbeat: HeartbeatWriter) -> None:
         self._spool = spool
-        self._pulse = pulse
+        self._heartbeat = heartbeat
 
     def __call__(self, uri: str, cwd: str) -> Sink:
         noted = partial(note_sink, self._spool, uri, cwd)
-        tables = partial(self._pulse.during, TABLES)
+        tables = partial(self._heartbeat.during, TABLES)
         return open_store(uri, cwd, own=True, before_import=self._import, making_tables=tables, note=noted)
 
     def _import(self) -> None:
-        with self._pulse.during(IMPORTING):
+        with self._heartbeat.during(IMPORTING):
             import_mlflow()
 
 
@@ -123,16 +123,18 @@ def serve_server(spool: Path, server: str, only: Collection[Path] | None, *, for
         return
     from trackdsl._server.http import bound_requests  # It imports `requests`, which databases do not need.
 
-    pulse = Pulse(spool, server)
-    bound_requests(on_answer=pulse.step)
-    worker = Worker(spool, _Opening(spool, pulse), server=server, environments=environments, only=only, pulse=pulse)
-    priority = _priority(spool, pulse, foreground=foreground)
+    heartbeat = HeartbeatWriter(spool, server)
+    bound_requests(on_answer=heartbeat.step)
+    worker = Worker(
+        spool, _Opening(spool, heartbeat), server=server, environments=environments, only=only, heartbeat=heartbeat
+    )
+    priority = _priority(spool, heartbeat, foreground=foreground)
     gave_up = False
     try:
         gave_up = not _serve(worker, partial(priority.call, worker.round), priority, stop, lock)
     finally:
         worker.close()
-        pulse.close()
+        heartbeat.close()
         lock.release()
     sys.exit(GAVE_UP if gave_up else 0)
 
@@ -161,10 +163,12 @@ class Service:
     ) -> None:
         self._spool = spool
         self._pipe = Pipe(spool)
-        self._pulse = Pulse(spool)
-        self.priority = _priority(spool, self._pulse, foreground=foreground)
-        opening, environments = _Opening(spool, self._pulse), Environments(ENVIRONMENT)
-        self.worker = Worker(spool, opening, server=LOCAL, environments=environments, only=only, pulse=self._pulse)
+        self._heartbeat = HeartbeatWriter(spool)
+        self.priority = _priority(spool, self._heartbeat, foreground=foreground)
+        opening, environments = _Opening(spool, self._heartbeat), Environments(ENVIRONMENT)
+        self.worker = Worker(
+            spool, opening, server=LOCAL, environments=environments, only=only, heartbeat=self._heartbeat
+        )
         self._children = Children(spool, spool / LOG, only, foreground=foreground)
         self._take(starter)
 
@@ -219,7 +223,7 @@ class Service:
         self._pipe.close()
         self._children.stop()
         self.worker.close()
-        self._pulse.close()
+        self._heartbeat.close()
 
 
 class Stop:
@@ -241,8 +245,8 @@ class Stop:
         return self._asked
 
 
-def _priority(spool: Path, pulse: Pulse, *, foreground: bool) -> Priority:
-    return Priority(None if foreground else partial(is_awaited, spool), pulse.watch)
+def _priority(spool: Path, heartbeat: HeartbeatWriter, *, foreground: bool) -> Priority:
+    return Priority(None if foreground else partial(is_awaited, spool), heartbeat.watch)
 
 
 def _serve(

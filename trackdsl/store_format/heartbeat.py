@@ -42,7 +42,7 @@ _LONGEST_START = 300.0
 _COMMAND = "trackdsl.delivery"
 
 
-class Beat(msgspec.Struct, array_like=True, frozen=True):
+class Heartbeat(msgspec.Struct, array_like=True, frozen=True):
     """One record of the heartbeat.
 
     Attributes:
@@ -74,9 +74,9 @@ class Beat(msgspec.Struct, array_like=True, frozen=True):
     def description(self) -> str:
         """The activity of the process in a few words; empty if it does nothing.
 
-        >>> Beat(1, 1, 1, DELIVERING, "http://tracking:5000", 12.3).description()
+        >>> Heartbeat(1, 1, 1, DELIVERING, "http://tracking:5000", 12.3).description()
         'waiting for http://tracking:5000 since 12 s'
-        >>> Beat(1, 1, 0, IMPORTING).description(), Beat(1, 1, 1, IDLE).description()
+        >>> Heartbeat(1, 1, 0, IMPORTING).description(), Heartbeat(1, 1, 1, IDLE).description()
         ('importing MLflow', '')
         """
         if self.activity == DELIVERING and self.still >= _WAITS:
@@ -106,7 +106,7 @@ class HeartbeatFile:
             self.close()
             raise
 
-    def write(self, beat: Beat) -> None:
+    def write(self, beat: Heartbeat) -> None:
         """Write a beat over the one before.
 
         Raises:
@@ -121,7 +121,7 @@ class HeartbeatFile:
             os.close(self._descriptor)
 
 
-def read_beat(spool: Path, server: str = LOCAL) -> Beat | None:
+def read_heartbeat(spool: Path, server: str = LOCAL) -> Heartbeat | None:
     """The last beat of the process that delivers, or once delivered, to a server; None if there is no valid one."""
     try:
         descriptor = open_regular(_path(spool, server))
@@ -149,12 +149,12 @@ def note_start(spool: Path, pid: int, server: str = LOCAL) -> None:
     if pid <= 0:
         return
     with contextlib.suppress(OSError), contextlib.closing(HeartbeatFile(spool, server)) as file:
-        file.write(Beat(pid, 0, 0, STARTING))
+        file.write(Heartbeat(pid, 0, 0, STARTING))
 
 
 def is_starting(spool: Path, server: str = LOCAL) -> bool:
     """Whether a process was started that lives and has no lock yet."""
-    beat = read_beat(spool, server)
+    beat = read_heartbeat(spool, server)
     return beat is not None and beat.is_start and _is_delivery(beat.pid)
 
 
@@ -169,7 +169,7 @@ def _is_delivery(pid: int) -> bool:
         return False
 
 
-def _decoded(content: bytes) -> Beat | None:
+def _decoded(content: bytes) -> Heartbeat | None:
     if len(content) != _SIZE:
         return None
     length, check = _HEAD.unpack_from(content)
@@ -177,7 +177,7 @@ def _decoded(content: bytes) -> Beat | None:
     if zlib.crc32(payload) != check:
         return None
     try:
-        beat: Beat = msgpack_decoder(Beat).decode(payload)
+        beat: Heartbeat = msgpack_decoder(Heartbeat).decode(payload)
     except (msgspec.MsgspecError, RecursionError):
         return None
     # It is shown on terminals.

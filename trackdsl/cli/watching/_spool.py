@@ -12,7 +12,7 @@ from trackdsl.journal._lock import is_written
 from trackdsl.journal._mounts import file_system
 from trackdsl.journal._origin import read_origin
 from trackdsl.journal._spool import JOURNALS, scan_journals
-from trackdsl.store_format.signs_of_life import Signs
+from trackdsl.store_format.heartbeat_monitor import HeartbeatMonitor
 
 #: At the latest after this time, in seconds, the folder is listed again although it seems unchanged.
 _LIST_AFTER = 2.0
@@ -42,7 +42,7 @@ class WatchedSpool:
         self.journals: dict[str, WatchedJournal] = {}
         self.unreadable: dict[str, str] = {}
         self.delivering: str | None = None
-        self._signs: tuple[set[str], Signs] = set(), Signs(())
+        self._monitor: tuple[set[str], HeartbeatMonitor] = set(), HeartbeatMonitor(())
         self._ended = ended
         self._kind = file_system(spool)
         self._listed = (0, 0.0)
@@ -110,11 +110,11 @@ class WatchedSpool:
 
     def _look_at_delivery(self) -> None:
         stores = {journal.origin.uri for journal in self.journals.values() if journal.behind}
-        if stores != self._signs[0]:
-            self._signs = stores, Signs((self.spool, uri) for uri in stores)
-        signs = self._signs[1]
-        signs.look(progressed=False)
-        self.delivering = signs.description() if signs.runs else None
+        if stores != self._monitor[0]:
+            self._monitor = stores, HeartbeatMonitor((self.spool, uri) for uri in stores)
+        monitor = self._monitor[1]
+        monitor.look(progressed=False)
+        self.delivering = monitor.description() if monitor.runs else None
 
     def _forget(self) -> None:
         """Forget journals that are read to their ends and of which no run is kept."""

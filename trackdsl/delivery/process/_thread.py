@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trackdsl._core import context as _context
-from trackdsl.delivery.process._pulse import Pulse
+from trackdsl.delivery.process._heartbeat_writer import HeartbeatWriter
 from trackdsl.delivery.process._stores import open_store
 from trackdsl.delivery.process._throttle import Throttle
 from trackdsl.delivery.process._worker import Worker
@@ -22,8 +22,8 @@ def serve(spool: Path) -> None:
         lock = take_lock(spool, 0.5)
         if lock is None:
             return  # A delivery process already serves this spool.
-        pulse = Pulse(spool)
-        worker = Worker(spool, _open_sink, pulse=pulse)
+        heartbeat = HeartbeatWriter(spool)
+        worker = Worker(spool, _open_sink, heartbeat=heartbeat)
         throttle = Throttle(worker)
         try:
             while True:
@@ -33,7 +33,7 @@ def serve(spool: Path) -> None:
                 throttle.wait(busy)
         finally:
             worker.close()
-            pulse.close()
+            heartbeat.close()
             lock.release()
     except OSError as error:
         logger.warning("trackdsl: nothing is delivered from the spool %s: %s", spool, error)

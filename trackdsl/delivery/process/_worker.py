@@ -15,8 +15,8 @@ from trackdsl.delivery.journals._streams import Streams
 from trackdsl.delivery.process._durability import Durability
 from trackdsl.delivery.process._environments import Environments
 from trackdsl.delivery.process._health import why_unreachable
+from trackdsl.delivery.process._heartbeat_writer import HeartbeatWriter
 from trackdsl.delivery.process._open_sinks import OpenSinks
-from trackdsl.delivery.process._pulse import Pulse
 from trackdsl.delivery.process._vanished import Folders, Vanished
 from trackdsl.delivery.store._errors import NotYet, Unavailable
 from trackdsl.delivery.store._sink import Sink
@@ -73,7 +73,7 @@ class Worker:
         only: the journals to deliver; None for all, including those of later programs.
         server: the only server to deliver to, see `server_of`; None for all stores.
         environments: those of programs, if this process may use them as its own.
-        pulse: shows what this worker does.
+        heartbeat: shows what this worker does.
 
     Raises:
         OSError: the spool is not safe from other users, see `check_spool`.
@@ -92,12 +92,12 @@ class Worker:
         server: str | None = None,
         environments: Environments | None = None,
         only: Collection[Path] | None = None,
-        pulse: Pulse | None = None,
+        heartbeat: HeartbeatWriter | None = None,
     ) -> None:
         with contextlib.suppress(FileNotFoundError):
             check_spool(spool)
         self.spool = spool
-        self._pulse = pulse or Pulse(None)
+        self._heartbeat = heartbeat or HeartbeatWriter(None)
         self.environments = environments or Environments()
         self._environments_seen = 0
         self._takes_environments = environments is not None
@@ -122,7 +122,7 @@ class Worker:
         Returns:
             whether anything was delivered; if not, wait a little before the next round.
         """
-        self._pulse.begin_round()
+        self._heartbeat.begin_round()
         self._streams.find()
         if self.woken():
             self._woken = self._wake_time()
@@ -139,7 +139,7 @@ class Worker:
         noted = not busy and self._note_changes()
         self._sinks.close_idle()
         self.expects_more = bool(busy) and all(stream.expects_more for stream in busy)
-        self._pulse.end_round()
+        self._heartbeat.end_round()
         return bool(busy) or noted
 
     def woken(self) -> bool:
@@ -199,7 +199,7 @@ class Worker:
         origin = waiting.root.origin
         store = self._store_of(origin)
         try:
-            self._pulse.doing(DELIVERING, store.name)
+            self._heartbeat.doing(DELIVERING, store.name)
             self._use_environment(origin, self.spool / JOURNALS / waiting.root.journal)
             what_changed.note(self._sink(store), waiting, lambda: self.woken() or self.awaited())
         except Unavailable as error:
@@ -230,7 +230,7 @@ class Worker:
             # An idle stream is cheap: no sink is opened for it.
             if not stream.is_due():
                 return False
-            self._pulse.doing(DELIVERING, store.name)
+            self._heartbeat.doing(DELIVERING, store.name)
             self._folders.check(stream.origin)
             self._use_environment(stream.origin, stream.directory)
             busy = stream.step(self._sink(store))

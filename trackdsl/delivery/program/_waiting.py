@@ -21,8 +21,8 @@ from trackdsl.journal._waiters import Waiter
 from trackdsl.journal._writer import Writer
 from trackdsl.store_format.backlog import bytes_between, delivery_state, end_of
 from trackdsl.store_format.blocked_runs import read_blocked
+from trackdsl.store_format.heartbeat_monitor import HeartbeatMonitor
 from trackdsl.store_format.progress import Progress, read_progress
-from trackdsl.store_format.signs_of_life import Signs
 
 _POLL = 0.02
 _SHOW_AFTER = 1.0
@@ -121,7 +121,7 @@ class Wait:
         for journal in self._journals:
             progress = read_progress(journal.directory)
             journal.failures = 0 if progress is None else progress.failures
-        self._signs = _signs(self._journals)
+        self._monitor = _monitor_of(self._journals)
 
     def is_over(self) -> bool:
         """Whether everything is delivered."""
@@ -137,7 +137,7 @@ class Wait:
                 then counts only the time without progress, since starting delivery takes seconds; the wait ends after
                 half a minute in any case.
         """
-        clock = _Clock(timeout, self._signs, while_progressing=while_progressing)
+        clock = _Clock(timeout, self._monitor, while_progressing=while_progressing)
         waiter = Waiter(self._spools)
         next_start = 0.0
         for spool in self._spools:
@@ -171,8 +171,8 @@ class Wait:
 
     def state(self) -> object:
         """A value that changes when delivery starts or makes progress."""
-        self._signs.look(progressed=False)
-        return self._signs.prepares, [
+        self._monitor.look(progressed=False)
+        return self._monitor.prepares, [
             (journal.directory, journal.state(progress)) for journal, progress in self._left()
         ]
 
@@ -202,7 +202,7 @@ class Wait:
             self._bar = tqdm(
                 total=open_, desc=f"trackdsl: {_TITLE}", unit="B", unit_scale=True, leave=False, disable=None
             )
-        self._bar.set_description(f"trackdsl: {self._signs.description() or _TITLE}", refresh=False)
+        self._bar.set_description(f"trackdsl: {self._monitor.description() or _TITLE}", refresh=False)
         self._bar.update(self._bar.total - open_ - self._bar.n)
 
 
@@ -220,7 +220,7 @@ class RunWatch:
         progress = read_progress(directory)
         self._journal.failures = 0 if progress is None else progress.failures
         self._id = id_.hex()
-        self._signs = _signs([self._journal])
+        self._monitor = _monitor_of([self._journal])
         self._seen: object = None
         self._looked = self._well = time.monotonic()
 
@@ -228,19 +228,19 @@ class RunWatch:
         """Why the run cannot be expected soon; None while it can, or if this was asked a moment ago."""
         if time.monotonic() - self._looked < timing().check:
             return None
-        progress, journal, signs = read_progress(self._journal.directory), self._journal, self._signs
+        progress, journal, monitor = read_progress(self._journal.directory), self._journal, self._monitor
         seen, self._seen = self._seen, journal.state(progress)
-        signs.look(progressed=self._seen != seen, hangs=timing().no_progress)
+        monitor.look(progressed=self._seen != seen, hangs=timing().no_progress)
         failure = self._failure(progress)
         now = self._looked = time.monotonic()
         if failure is None:
             self._well = now
         if now - self._well > timing().failing:
             return failure
-        if now - signs.lived > timing().no_sign:
-            what = "the delivery process shows no sign of life" if signs.runs else "no process delivers it"
+        if now - monitor.lived > timing().no_sign:
+            what = "the delivery process shows no sign of life" if monitor.runs else "no process delivers it"
             return f"{what}; see {journal.spool / LOG}"
-        if now - signs.worked > timing().no_progress:
+        if now - monitor.worked > timing().no_progress:
             return "delivery hangs"
         return None
 
@@ -264,9 +264,9 @@ class _Clock:
         begun: when the wait began, on the monotonic clock.
     """
 
-    def __init__(self, timeout: float | None, signs: Signs, *, while_progressing: bool) -> None:
+    def __init__(self, timeout: float | None, monitor: HeartbeatMonitor, *, while_progressing: bool) -> None:
         self._timeout = timeout
-        self._signs = signs
+        self._monitor = monitor
         self._while_progressing = while_progressing
         self.begun = self._started = time.monotonic()
         self._seen: object = None
@@ -275,26 +275,26 @@ class _Clock:
         """Whether to stop waiting for what is left."""
         state = [journal.state(progress) for journal, progress in left]
         progressed, self._seen = state != self._seen, state
-        self._signs.look(progressed=progressed, hangs=timing().no_progress)
+        self._monitor.look(progressed=progressed, hangs=timing().no_progress)
         now = time.monotonic()
         if (
             self._while_progressing
             and now - self.begun < timing().longest_wait
-            and (progressed or self._signs.prepares)
+            and (progressed or self._monitor.prepares)
         ):
             self._started = now
         if self._timeout is not None and now - self._started >= self._timeout:
             return True
         if self._timeout is not None and not self._while_progressing:
             return False
-        if now - self._signs.worked > timing().no_sign:
+        if now - self._monitor.worked > timing().no_sign:
             return True
         # One of many reads of plain MLflow does not wait for what is deferred.
         return all(journal.is_stalled(seen, again=not self._while_progressing) for journal, seen in left)
 
 
-def _signs(awaited: list[_AwaitedJournal]) -> Signs:
-    return Signs((journal.spool, journal.origin.uri) for journal in awaited if journal.origin is not None)
+def _monitor_of(awaited: list[_AwaitedJournal]) -> HeartbeatMonitor:
+    return HeartbeatMonitor((journal.spool, journal.origin.uri) for journal in awaited if journal.origin is not None)
 
 
 def _descendants(spools: Iterable[Path], counts: Callable[[Origin], bool] | None) -> Iterator[_AwaitedJournal]:

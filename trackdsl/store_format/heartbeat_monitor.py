@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trackdsl.journal._lock import is_held
-from trackdsl.store_format.heartbeat import EVERY, Beat, is_starting, read_beat, silence
+from trackdsl.store_format.heartbeat import EVERY, Heartbeat, is_starting, read_heartbeat, silence
 from trackdsl.store_format.servers import LOCAL, lock_of, server_of
 
 #: How often a program that waits looks at the heartbeat, in seconds.
@@ -24,7 +24,7 @@ _MOST_ROUNDS = 50
 _MOST_PROCESSES = 3
 
 
-class Heard(NamedTuple):
+class LastHeartbeat(NamedTuple):
     """The latest signs of life of a delivery process.
 
     Attributes:
@@ -36,20 +36,20 @@ class Heard(NamedTuple):
 
     runs: bool
     at: float
-    beat: Beat | None
+    beat: Heartbeat | None
     steady: bool
 
 
-class _Listener:
+class _HeartbeatReader:
     """Listens to the process that delivers from a spool to the store of a tracking URI."""
 
     def __init__(self, spool: Path, uri: str) -> None:
         self._spool = spool
         self._server = server_of(uri)
         self._next = self._cpu = self._cpu_next = 0.0
-        self._heard = Heard(False, time.monotonic(), None, False)
+        self._heard = LastHeartbeat(False, time.monotonic(), None, False)
 
-    def listen(self, hangs: float) -> Heard:
+    def listen(self, hangs: float) -> LastHeartbeat:
         """Read the lock and the heartbeat of the process, unless that was done a moment ago.
 
         Args:
@@ -69,7 +69,7 @@ class _Listener:
             steady = known is None or beat.pid != known.pid or beat.rounds == known.rounds
         elif now - at > _UNSURE and self._computes(beat.pid, now):
             at = now
-        self._heard = Heard(runs, at, beat, steady and beat.still < hangs)
+        self._heard = LastHeartbeat(runs, at, beat, steady and beat.still < hangs)
         return self._heard
 
     def silence(self) -> float:
@@ -80,14 +80,14 @@ class _Listener:
                     return silence(self._spool, server)
         return 0.0
 
-    def _read(self) -> tuple[Beat | None, bool]:
+    def _read(self) -> tuple[Heartbeat | None, bool]:
         """The last beat of the child for the server, else of the spool's own process; and whether that runs."""
         for server in dict.fromkeys((self._server, LOCAL)):
             with contextlib.suppress(OSError):
                 if is_held(lock_of(self._spool, server)):
-                    return read_beat(self._spool, server), True
+                    return read_heartbeat(self._spool, server), True
             if is_starting(self._spool, server):
-                return read_beat(self._spool, server), False
+                return read_heartbeat(self._spool, server), False
         return None, False
 
     def _computes(self, pid: int, now: float) -> bool:
@@ -105,8 +105,8 @@ class _Listener:
         return 0.0 < before < self._cpu
 
 
-class Signs:
-    """Signs of the processes that deliver some journals.
+class HeartbeatMonitor:
+    """Watches the heartbeats of the processes that deliver some journals.
 
     Args:
         stores: the spools, and the tracking URIs of the journals in them.
@@ -117,9 +117,9 @@ class Signs:
     """
 
     def __init__(self, stores: Iterable[tuple[Path, str]]) -> None:
-        self._listeners = [_Listener(*store) for store in dict.fromkeys(stores)]
+        self._readers = [_HeartbeatReader(*store) for store in dict.fromkeys(stores)]
         self._rounds: dict[int, int] = {}
-        self._heard: list[Heard] = []
+        self._heard: list[LastHeartbeat] = []
         self.lived = self.worked = time.monotonic()
 
     @property
@@ -135,7 +135,7 @@ class Signs:
 
     def silence(self) -> float:
         """For how many seconds one of the processes that hold their locks has given no sign of life."""
-        return max((each.silence() for each in self._listeners), default=0.0)
+        return max((each.silence() for each in self._readers), default=0.0)
 
     def description(self) -> str:
         """The activity of the processes in a few words; empty if nothing is known."""
@@ -152,14 +152,14 @@ class Signs:
         if progressed:
             self._rounds.clear()
             self.worked = time.monotonic()
-        self._heard = [listener.listen(hangs) for listener in self._listeners]
+        self._heard = [listener.listen(hangs) for listener in self._readers]
         for heard in self._heard:
             if heard.beat is None:
                 if heard.runs:  # It cannot write the file. Its lock is a sign too.
                     self.lived = time.monotonic()
                 continue
             begun = self._rounds.setdefault(heard.beat.pid, heard.beat.rounds)
-            if len(self._rounds) > _MOST_PROCESSES + len(self._listeners):
+            if len(self._rounds) > _MOST_PROCESSES + len(self._readers):
                 continue  # One after the other is killed, perhaps because of the memory that it takes.
             self.lived = max(self.lived, heard.at)
             if heard.steady and heard.beat.rounds - begun <= _MOST_ROUNDS:

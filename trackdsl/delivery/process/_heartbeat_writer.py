@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from trackdsl.errors import logger
-from trackdsl.store_format.heartbeat import EVERY, IDLE, STARTING, Beat, HeartbeatFile, shortened
+from trackdsl.store_format.heartbeat import EVERY, IDLE, STARTING, Heartbeat, HeartbeatFile, shortened
 from trackdsl.store_format.servers import LOCAL
 
 #: A thread with less CPU time between two beats only waits, and wakes up now and then to look.
 _MOVES = 0.001
 
 
-class Pulse:
+class HeartbeatWriter:
     """Keeps the current activity of this process, and a thread that writes it to the heartbeat.
 
     Args:
@@ -95,7 +95,7 @@ class Pulse:
         still = round(now - self._moved, 1)
         store = shortened(self._store)
         if self._file is not None:
-            self._file.write(Beat(os.getpid(), self._count, self._rounds, self._activity, store, still))
+            self._file.write(Heartbeat(os.getpid(), self._count, self._rounds, self._activity, store, still))
 
     def close(self) -> None:
         """End the thread."""
