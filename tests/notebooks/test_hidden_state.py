@@ -172,6 +172,49 @@ def test_out_of_order(kernel: Kernel, tmp_path: Path) -> None:
     assert STALE not in kernel.one("use").tags
 
 
+def test_out_of_order_without_a_magic(kernel: Kernel, tmp_path: Path) -> None:
+    """A variable that a cell without a magic wrote is reported too, once that is further down the page."""
+    path = tmp_path / "note.ipynb"
+    first, plain, above = "%%stage use\ny = x, z", "x = 1", "z = 2"
+    _saved(path, c=above, a=first, b=plain)
+    kernel.ok(f"__vsc_ipynb_file__ = {str(path)!r}")
+    kernel.ok(plain, cell="b")
+    kernel.ok(above, cell="c")
+    assert "out of order: x of" in kernel.ok(first, cell="a")
+    assert kernel.one("use").tags[ORDER] == "x"
+
+
+def test_variables_in_commands(kernel: Kernel) -> None:
+    """Variables that IPython fills into a command, and what a cell reads below another magic, are inputs."""
+    kernel.ok("%%stage load\nv = 1")
+    kernel.ok("%%stage fit\nout = !echo {v}")
+    kernel.ok("%%stage more\n%%time\n!echo hi\nx = v")
+    assert _inputs(kernel, "fit") == _inputs(kernel, "more") == ["load"]
+
+
+def test_variables_that_functions_write(kernel: Kernel) -> None:
+    """A variable that a function writes by `global` comes from what the function reads."""
+    kernel.ok("def h():\n    global g\n    g = k")
+    kernel.ok("%%stage load\nk = 1", cell="a")
+    kernel.ok("h()")
+    kernel.ok("%%stage fit\nx = g", cell="b")
+    assert _inputs(kernel, "fit") == ["load"]
+    kernel.ok("%%stage load\nk = 2", cell="a")
+    kernel.ok("%%stage fit\nx = g", cell="b")
+    assert kernel.recorded()[-1].tags[STALE] == "g"
+
+
+def test_a_long_cell_says_what_it_leaves_out(kernel: Kernel) -> None:
+    """A cell that is too long to be read has a tag that says so, and the program of the root too."""
+    kernel.ok(f"%%stage long\ntext = '{'x' * 200_000}'\nn = 1")
+    kernel.ok("%%stage fit --metrics m\nm = len(text)")
+    kernel.ok("%experiment --end")
+    assert "200,000 characters" in kernel.one("long").tags["trackdsl.omitted.cell"]
+    root = next(run for run in kernel.recorded() if run.parent is None)
+    assert "too long" in root.tags["trackdsl.omitted.reproduce.py"]
+    assert "# Differs from the notebook: the cell of 'long'" in root.artifacts["reproduce.py"]
+
+
 def test_a_reset_forgets(kernel: Kernel) -> None:
     """After `%reset` no variable has an input."""
     kernel.ok("%%stage load\ndf = [1]", cell="a")

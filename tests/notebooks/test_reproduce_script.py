@@ -58,6 +58,38 @@ _NOTEBOOKS = {
         ["q = [1]", "q.append(2)\n1 / 0", "def f(a):\n    return a", "%tracked f b=3", "%%stage bad\n1 / 0",
          "%%stage s --metrics m\nm = sum(q)"], 3,
     ),
+    "values under IPython's names": (
+        ["3 * 5", "k = _ + 1", "%%stage a\nk * 2", "None", "%%stage s --metrics m\nm = _ + __ + k"], 63,
+    ),
+    "values in Out": (["4", "5;", "6", "%%stage s --metrics m\nm = sum(Out.values())"], 10),
+    "settings in the cell of the import": (
+        ["import decimal; decimal.getcontext().prec = 2", "%env REPRODUCED=7\n%env REPRODUCED={int('3') + 5}",
+         "%%stage s --metrics m\nimport os\nm = float(1 / decimal.Decimal(3)) + int(os.environ['REPRODUCED'])"], 8.33,
+    ),
+    "functions of the same cell": (
+        ["data = []", *["%%stage a\ndef grow(): data.append(1)\ngrow(); (lambda: data.append(2))()"] * 2,
+         "%%stage s --metrics m\nm = sum(data)"], 6,
+    ),
+    "commands below magics": (
+        ["v = 4", "%%time\n!echo hi\nw = 5",
+         "%%stage a\n%%time\n!echo hi\nu = !echo {v} $w", "%%stage b\n%%capture out\n!echo hi\nprint('abc')",
+         "%%stage c\n# nothing", "%%stage s --metrics m\nm = int(u[0].replace(' ', '')) + out.stdout.count('abc')"], 46,
+    ),
+    "stages that exited": (
+        ["d = []", "%%stage a\nd.append(1)\nraise SystemExit(2)", "%%stage b\nd.append(2)\nimport sys\nsys.exit()",
+         "%%stage c\nd.append(3)\nraise KeyboardInterrupt", "%%stage s --metrics m\nm = sum(d)"], 6,
+    ),
+    "methods that draw": (
+        ["%matplotlib inline\nimport matplotlib.pyplot as plt\nfig, ax = plt.subplots()",
+         "ax.plot([1, 2]); ax.hist([1])",
+         "import queue\nq = queue.Queue()\nq.put(1); q.put(2)", "q.get()",
+         "%%stage s --metrics m\nm = len(ax.lines) + len(ax.patches) + q.get()"], 13,
+    ),
+    "iterators and closures": (
+        ["g = iter(range(9))\ndef make():\n    n = 0\n    def inc():\n        nonlocal n\n        n += 1\n"
+         "        return n\n    return inc\ninc = make()",
+         *["%%stage a\nfor x in g: break\ninc()"] * 2, "%%stage s --metrics m\nm = next(g) + 10 * inc()"], 32,
+    ),
     "options without a variable": (
         ["%%stage s --metrics m,no1 --params p,no2 --artifacts t,no3\nm = p = 8\nt = {'a': 1}"], 8,
     ),

@@ -210,6 +210,7 @@ class Cells:
             self.provenance.skip(history)
         step = self.provenance.begin(code, execution.names, execution)
         execution.inputs = step.inputs_of(execution)
+        execution.plain_inputs = step.plain_sources()
         return step
 
     def add_tracked(self, execution: Execution) -> None:

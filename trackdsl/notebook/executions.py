@@ -53,6 +53,7 @@ class Execution:
         began: when it began, in nanoseconds since 1970.
         older: the executions that it supersedes.
         inputs: the executions that its variables come from, by the name of the variable.
+        plain_inputs: the sources of the cells without a magic that wrote its variables, by the name of the variable.
         undone: whether it was taken back.
         exited: whether it ended by an exception such as `SystemExit` or `KeyboardInterrupt`.
         failure: the type, message and traceback of the exception that ended it, masked.
@@ -79,6 +80,7 @@ class Execution:
     began: int = field(default_factory=time.time_ns)
     older: tuple[Execution, ...] = ()
     inputs: dict[str, tuple[Execution, ...]] = field(default_factory=dict)
+    plain_inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     undone: bool = False
     exited: bool = False
     failure: tuple[str, str, str] | None = None

@@ -20,8 +20,9 @@ from trackdsl.notebook.lines import indented, lines_of
 from trackdsl.notebook.names import is_long, parsed
 from trackdsl.notebook.outputs import outputs_of
 from trackdsl.notebook.provenance import Provenance
+from trackdsl.notebook.results import assigned
 from trackdsl.notebook.roots import Opened, experiment_of
-from trackdsl.notebook.script import awaits, in_main, stage_block, suppressed
+from trackdsl.notebook.script import awaits, in_main, stage_block, suppressed, with_result
 from trackdsl.notebook.steps import Step
 from trackdsl.notebook.translation import FILLED
 from trackdsl.store_format.tags import SUPERSEDED_TAG
@@ -51,6 +52,7 @@ def {tracked}(function, **options):
 _DEFINED = {
     "display": "def display(*values, **options):\n    print(*values)\n\n\n",
     "get_ipython": "def get_ipython():\n    return None\n\n\n",
+    "Out": "Out = {}  # The values of cells, by their execution counts.\n\n\n",
     FILLED: f"def {FILLED}(text, written):\n    try:\n        return text()\n    except Exception:\n"
     "        return written\n\n\n",
 }
@@ -157,6 +159,8 @@ def script(opened: Opened, steps: Iterable[Step], counting: Collection[Execution
     omitted: list[str] = []
     futures: dict[str, None] = {}
     read: set[str] = set()
+    steps = list(steps)
+    used = {count for step in steps for counts in step.results.values() for count in counts}
     for step in steps:
         if why := _why_omitted(step):
             omitted.append(f"{_label(step)} {why}")
@@ -164,14 +168,15 @@ def script(opened: Opened, steps: Iterable[Step], counting: Collection[Execution
             continue
         try:
             code, imports = _without_future(step.code)
-            part = _block(step, code, opened, counting)
+            part = _block(step, code, opened, counting, f"Out[{step.number}]" if step.number in used else "")
+            part = "\n".join(filter(None, [assigned(step.results), part]))
             compile(part, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             omitted.append(f"{_label(step)} is left out: {format_error(error)}")
             continue
         parts += [part] if part.strip() else []
         futures.update(dict.fromkeys(imports))
-        read |= step.names.needed
+        read |= step.names.needed | ({"Out"} if step.results else set())
     body = "\n\n".join(map(indented, parts)) or "    pass"  # One by one: texts of several lines cost the comments.
     tags = f", tags={dict(opened.tags)!r}" if opened.tags else ""
     as_root = " as _root" if opened.values else ""
@@ -212,9 +217,11 @@ def masked_program(code: str) -> str:
     return masked
 
 
-def _block(step: Step, code: str, opened: Opened, counting: Collection[Execution]) -> str:
+def _block(step: Step, code: str, opened: Opened, counting: Collection[Execution], result: str) -> str:
     if step.execution is not None:
-        return stage_block(step.execution, code, {} if step.execution in counting else _EARLIER)
+        return stage_block(step.execution, code, {} if step.execution in counting else _EARLIER, result)
+    if result:
+        code = with_result(code, result)
     if opened.values and _opens(step, opened):
         listed = ", ".join(f"{name!r}: {name}" for name in opened.values)
         code = f"{code.rstrip()}\n_root.log_params({{{listed}}})"

@@ -76,6 +76,13 @@ class Page:
             return False
         return self._cells[one.cell][0] > self._cells[other.cell][0]
 
+    def has_below(self, source: str, other: Execution) -> bool:
+        """Whether the only cell with a source is further down than the cell of an execution."""
+        if not self._known:
+            return False
+        found = [at for at, text in self._cells.values() if text.strip() == source.strip()]
+        return len(found) == 1 and found[0] > self._cells[other.cell][0]
+
 
 def _text(source: str | list[str]) -> str:
     return source if isinstance(source, str) else "".join(source)

@@ -12,6 +12,7 @@ from typing import Any
 from trackdsl.notebook.effects import ANY_NAME, PROCESS, SEED
 from trackdsl.notebook.executions import Execution
 from trackdsl.notebook.names import Names, is_long, names_in
+from trackdsl.notebook.results import results_in
 from trackdsl.notebook.state import Effects, State
 from trackdsl.notebook.steps import Step
 from trackdsl.notebook.syntax import is_call
@@ -66,8 +67,8 @@ class Provenance:
         for _, _, names in reversed(found[1:]):
             unknown.append(unknown[-1] | names.written)
         for at, python, names in found:
-            step = self.begin(python, names)
-            step.position, step.count, step.translated = at, at + left_out, executed[at]
+            step = self.begin(python, names, count=at + left_out)
+            step.position, step.translated = at, executed[at]
             step.failed = step.count in raised
             step.exited = _name_of(raised.get(step.count)) in ("SystemExit", "KeyboardInterrupt")
             step.source = history.input_hist_raw[at]
@@ -86,21 +87,34 @@ class Provenance:
             step = self.steps[-1]
             step.tracked.append(execution)
             execution.inputs = step.inputs_of(execution)
+            execution.plain_inputs = step.plain_sources()
 
     def skip(self, history: Any) -> None:
         """Leave out the current cell, which is the next in the history."""
         self._last_read = history.input_hist_parsed[self._read]
         self._read += 1
 
-    def begin(self, code: str, names: Names, execution: Execution | None = None) -> Step:
-        """A step that is executed now."""
+    def begin(self, code: str, names: Names, execution: Execution | None = None, count: int = 0) -> Step:
+        """A step that is executed now.
+
+        Args:
+            code: what is executed.
+            names: its names.
+            execution: the execution of a cell with a magic.
+            count: the execution count of another cell.
+        """
         touched = self._state.touched
         needed = self._state.with_deferred(names.needed)
         origins = {name: found for name in needed if (found := self._origins(name))}
         every = [*needed, PROCESS, *self._random(names)]
         every += [ANY_NAME for name in needed if name not in touched][:1]
         after = dict.fromkeys(one for name in every for one in touched.get(name, ()))
-        step = Step(code, names, execution, origins, tuple(after))
+        step = Step(code, names, execution, origins, count=count)
+        step.results = self._results(step)
+        used = {one for counts in step.results.values() for one in counts}
+        step.after = (*after, *(one for one in self.steps if used and one.number in used))
+        written = {name: self._state.writers.get(name, ()) for name in needed}
+        step.plain = {name: plain for name, by in written.items() if (plain := tuple(filter(_is_plain, by)))}
         self.steps.append(step)
         return step
 
@@ -135,6 +149,12 @@ class Provenance:
         for name in touched:
             state.touched[name] = (step,)
         self._acted(step, effects)
+
+    def _results(self, step: Step) -> dict[str, tuple[int, ...]]:
+        """The values of earlier cells that a step uses, if the user has given their names no other values."""
+        shown = {} if self._namespace is None else self._namespace.get("_oh", {})
+        read = [name for name in step.names.needed if name.startswith(("_", "Out")) and name not in self._state.writers]
+        return results_in(step.code, read, sorted(one for one in shown if one < step.number)) if read else {}
 
     def _also_after(self, step: Step, names: Iterable[str]) -> None:
         found = (one for name in names for one in self._state.touched.get(name, ()))
@@ -189,6 +209,10 @@ class Provenance:
 def _name_of(raised: Any) -> str:
     """The type of an exception that IPython has noted."""
     return str(raised.get("ename", "")) if isinstance(raised, dict) else ""
+
+
+def _is_plain(step: Step) -> bool:
+    return step.execution is None
 
 
 def _is_seed(effect: str) -> bool:

@@ -17,13 +17,14 @@ _ASYNC = (ast.Await, ast.AsyncFor, ast.AsyncWith)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
-def stage_block(execution: Execution, code: str, tags: dict[str, str]) -> str:
+def stage_block(execution: Execution, code: str, tags: dict[str, str], result: str = "") -> str:
     """A cell with a magic, as a `with` block that records the same parameters, metrics and values.
 
     Args:
         execution: its execution; one that failed does not end the script.
         code: the cell, without magics.
         tags: the tags of the run.
+        result: what the value of the last expression is assigned to, for cells that use it.
     """
     name, arguments = execution.name, execution.arguments
     if arguments is None:
@@ -33,6 +34,9 @@ def stage_block(execution: Execution, code: str, tags: dict[str, str]) -> str:
         body, value = code, ""
     lines = [*_params_of(execution, arguments), body]
     if value:
+        if result:
+            lines.append(f"{result} = {value}")
+            value = result
         names = arguments.names("returns")
         call = f"_record_value(_run, {name!r}, {value}{f', {names!r}' if names else ''})"
         lines.append(value if "no-capture" in arguments.options else call)
@@ -71,6 +75,12 @@ def suppressed(code: str, status: str, *, exited: bool = False) -> str:
         return code
     kinds = "Exception, SystemExit, KeyboardInterrupt" if exited else "Exception"
     return f"with _suppress({kinds}):  # It {'ended here' if exited else 'failed'}.\n{indented(code)}"
+
+
+def with_result(code: str, result: str) -> str:
+    """A cell's code that assigns the value of its last expression."""
+    body, value = split_value(code)
+    return f"{body}{result} = {value}" if value else code
 
 
 def awaits(code: str) -> bool:

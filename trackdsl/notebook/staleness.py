@@ -23,6 +23,9 @@ def input_tags(execution: Execution, executions: Executions, page: Page) -> dict
         tags[STALE] = ",".join(stale)
         execution.warnings.append("stale: " + ", ".join(f"{name} ({why})" for name, why in stale.items()))
     below = [name for name, found in execution.inputs.items() if any(page.is_below(one, execution) for one in found)]
+    for name, sources in execution.plain_inputs.items():
+        if name not in below and any(page.has_below(one, execution) for one in sources):
+            below.append(name)
     if below:
         tags[OUT_OF_ORDER] = ",".join(below)
         execution.warnings.append(f"out of order: {', '.join(below)} of a cell further down the page")

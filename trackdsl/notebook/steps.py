@@ -26,6 +26,8 @@ class Step:
         failed: whether it raised an exception, as far as IPython says.
         exited: whether that was one such as `SystemExit` or `KeyboardInterrupt`.
         begun: the roots of the runs that have begun in it.
+        results: the execution counts of the cells whose values it uses, by names such as `_` and `Out`.
+        plain: the cells without a magic that wrote its variables: by name.
         sets: the names of what it sets something of, such as modules.
     """
 
@@ -42,6 +44,8 @@ class Step:
     failed: bool = False
     exited: bool = False
     begun: set[str] = field(default_factory=set)
+    results: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    plain: dict[str, tuple[Step, ...]] = field(default_factory=dict)
     sets: frozenset[str] = frozenset()
 
     def is_like(self, other: Step) -> bool:
@@ -49,6 +53,15 @@ class Step:
         if self.execution is None or other.execution is None:
             return self.execution is other.execution and self.code == other.code
         return self.execution.identity == other.execution.identity
+
+    @property
+    def number(self) -> int:
+        """The execution count of its cell."""
+        return self.count if self.execution is None else self.execution.count
+
+    def plain_sources(self) -> dict[str, tuple[str, ...]]:
+        """The sources of the cells without a magic that wrote its variables: by name."""
+        return {name: tuple(one.source for one in found) for name, found in self.plain.items()}
 
     def inputs_of(self, execution: Execution) -> dict[str, tuple[Execution, ...]]:
         """The executions that wrote the variables which an execution uses.
