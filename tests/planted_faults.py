@@ -202,7 +202,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("notebook/effects.py", "in {*_READING, TRACKED})", "in _READING)", "tests/notebooks/test_export.py::test_the_program_gives_the_same"),
     ("_api/steps.py", ' and find_spec("ipywidgets") is not None:', ":", "tests/notebooks/test_cards.py::test_a_bar_needs_no_widgets"),
     ("notebook/provenance.py", "            execution.inputs = step.inputs_of(execution)\n", "", HIDDEN),
-    ("notebook/provenance.py", "touched = self._objects.shared_with(changed) - wrote", "touched = set(changed) - wrote", "tests/notebooks/test_reproduce_script.py::test_programs_of_notebooks"),
+    ("notebook/provenance.py", "touched = state.objects.shared_with(effects.changed) - wrote", "touched = set(effects.changed) - wrote", "tests/notebooks/test_reproduce_script.py::test_programs_of_notebooks"),
     ("notebook/frontend.py", "shell.displayhook.prompt_count", "shell.execution_count", "tests/notebooks/test_reproduce_script.py::test_the_execution_count"),
     ("notebook/live_card.py", "max(len(known), self._expected, 1)", "max(len(known), 1)", "tests/notebooks/test_cards.py::test_there_is_room_for_the_metrics_of_the_code"),
     ("notebook/outputs.py", "self._restore.append(follow_flushes(stream, self._begins))", "pass", "tests/notebooks/test_cards.py::test_a_card_is_above_what_its_cell_shows"),
