@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -83,9 +84,18 @@ def test_hostile_outputs(kernel: Kernel) -> None:
 @given(st.text())
 def test_control_characters(text: str) -> None:
     """No control character is left but line breaks, tabs and colours."""
-    kept = harmless(text + "\x1b[31mred\x1b[0m\x1b[2J\x1b]8;;http://x\x07")
+    kept = harmless(text + "\x1b[31mred\x1b[0m\x1b[2J\x1b]8;;http://x\x07\x9b2J\x9d8;;http://x\x9c\u202e\u2066")
     assert kept.endswith("\x1b[31mred\x1b[0m")
-    assert not set(kept[: -len("\x1b[31mred\x1b[0m")]) & set("\x00\x07\x08\x0b\x7f")
+    before = kept[: -len("\x1b[31mred\x1b[0m")]
+    assert not {one for one in before if unicodedata.category(one) == "Cc"} - set("\n\t\r\x1b")
+    assert not set(before) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def test_displays_have_no_control_characters() -> None:
+    """No form of a displayed object has control characters, also none of ISO 6429 or of the writing direction."""
+    nasty = "<b>\x1b]0;x\x07\x9b2J\u202eleft\u2066</b>"
+    kept = kept_data(dict.fromkeys(("text/html", "text/plain", "image/svg+xml", "text/markdown"), nasty))
+    assert set(kept.values()) == {"<b>left</b>"}
 
 
 @pytest.mark.parametrize(

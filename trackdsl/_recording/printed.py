@@ -19,9 +19,12 @@ _MOST_PARTS, _LONG_PART = 256, 10_000
 #: After how many writes the output of a program is looked at, if they take less than this time, in seconds.
 _MOST_AT_ONCE, _OFTEN = 64, 0.05
 _clock = time.monotonic
-#: Escape sequences of terminals other than colours, and other control characters.
+#: Escape sequences of terminals other than colours, and other control characters, also those of eight bits. These are
+#: wrongly decoded text more often, so their sequences are recognized only if they are complete.
 _CONTROL = re.compile(
-    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b\[[0-9;?]*[@-ln-~]|\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b\x0c\x0e-\x1a\x7f]"
+    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b\[[0-9;?]*[@-ln-~]|\x1b(?!\[[0-9;]*m)"
+    r"|\x9d[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)|\x9b[0-9;?]+[@-~]"
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 )
 
 
@@ -157,5 +160,5 @@ def tail_of(text: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Text without control characters and without escape sequences other than colours."""
+    """Text without control characters, changes of the writing direction, and escape sequences other than colours."""
     return _CONTROL.sub("", text)

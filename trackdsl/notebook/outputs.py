@@ -166,7 +166,7 @@ def kept_data(data: dict[str, Any]) -> dict[str, Any]:
         elif kind == "image/svg+xml" or kind == "text/html":
             text = _joined(value)
             if len(text) <= _MAX_HTML and not _ACTIVE.search(text):
-                kept[kind] = mask_text(text)
+                kept[kind] = harmless(mask_text(text))
         elif kind == _PLOTLY:
             text = mask_text(json.dumps(value))
             if len(text) <= _MAX_IMAGE:

@@ -38,9 +38,11 @@ class Comparison(ComparedRuns):
         """A data frame with a row for each difference, indexed by kind and name, and a column for each run."""
         import pandas as pd
 
+        from trackdsl.query._inert_frame import DataFrame
+
         index = pd.MultiIndex.from_tuples([(one.kind, one.name) for one in self.differences], names=["kind", "name"])
         rows = [list(one.values) for one in self.differences]
-        return pd.DataFrame(rows, index=index, columns=list(self.labels), dtype=object)
+        return DataFrame(rows, index=index, columns=list(self.labels), dtype=object)
 
     def to_html(self) -> str:
         """The comparison as a page: one file, which loads nothing. The curves of metrics are read now.

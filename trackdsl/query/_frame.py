@@ -34,6 +34,8 @@ def frame_of(
     """
     import pandas as pd
 
+    from trackdsl.query._inert_frame import DataFrame
+
     columns: dict[str, Any] = _attribute_columns(runs, experiments, paths)
     for name in _names(run.params for run in runs):
         texts = [run.params.get(name) for run in runs]
@@ -42,7 +44,7 @@ def frame_of(
         columns[f"metrics.{name}"] = pd.Series([run.metrics.get(name) for run in runs], dtype="float64")
     for name in sorted(_names(run.tags for run in runs), key=_rank):
         columns[f"tags.{name}"] = pd.Series([run.tags.get(name) for run in runs], dtype=object)
-    return cast("Frame", pd.DataFrame(columns))
+    return cast("Frame", DataFrame(columns))
 
 
 def paths_of(runs: Sequence[FoundRun], reader: PagedReader) -> dict[str, str]:

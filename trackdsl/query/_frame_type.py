@@ -12,4 +12,4 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     class Frame(DataFrame):  # type: ignore[misc, unused-ignore]
-        """The result of `runs` and `history`: at run time a plain `pandas.DataFrame`."""
+        """The result of `runs` and `history`: at run time a `pandas.DataFrame` with inert text."""
