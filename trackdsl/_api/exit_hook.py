@@ -182,6 +182,10 @@ def _reporting(original: Callable[..., None], task_failed: Callable[[BaseExcepti
     return __init__
 
 
+#: What the interpreter and prompts keep of the exception that they have printed last.
+_PRINTED = ("last_exc", "last_type", "last_value", "last_traceback")
+
+
 class RecoveredErrors:
     """Finds out whether other statements or cells have run since an exception: then it did not end the program.
 
@@ -231,6 +235,19 @@ class RecoveredErrors:
         if inputs and ended is not None:
             return max(inputs) - exits > ended
         return error is self._error
+
+    def outcome(self) -> Callable[[], None]:
+        """A function that puts back what is known now: the exception that was printed last, and what has run since."""
+        before = {name: vars(sys)[name] for name in _PRINTED if name in vars(sys)}
+        error = self._error
+
+        def put_back() -> None:
+            for name in _PRINTED:
+                vars(sys).pop(name, None)
+            vars(sys).update(before)
+            self._error = error
+
+        return put_back
 
     def _after_cell(self, result: Any) -> None:
         leaves = getattr(self._shell, "exit_now", False) or not getattr(self._shell, "keep_running", True)

@@ -112,6 +112,8 @@ def _thread_failed(error: BaseException) -> None:
 
 _exit = ExitWatch(_end_at_once, _thread_failed)
 _recovered = RecoveredErrors()
+#: Returns a function that puts back what is known now of how the program may end.
+outcome = _recovered.outcome
 #: The open sessions of this process, the latest last.
 open_sessions: list[Session] = []
 

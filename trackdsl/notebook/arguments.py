@@ -16,6 +16,9 @@ _OPENING, _CLOSING = "([{", ")]}"
 _QUOTES = "'\""
 _QUOTED = re.compile(r""" "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*' """, re.VERBOSE)
 
+#: Where the next value begins, after a comma.
+_NEXT = re.compile(r",\w+=(?!=)")
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -152,9 +155,14 @@ def _assigned(part: str) -> tuple[str, str] | None:
 
 
 def _checked(magic: str, key: str, expression: str) -> str:
+    if expression.endswith(","):
+        plain = f"{key}={expression.rstrip(',')}"
+        raise OptionError(f"{magic}: there are no commas between values: {plain}.", option=key)
     try:
         ast.parse(expression, mode="eval")
     except (SyntaxError, ValueError):
+        if _NEXT.search(expression):
+            raise OptionError(f"{magic}: there are no commas between values, but spaces.", option=key) from None
         example = "write it without spaces around the equals sign, and expressions with spaces in brackets"
         raise OptionError(f"{magic}: {key}={expression} is no Python expression: {example}.", option=key) from None
     return expression

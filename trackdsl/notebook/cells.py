@@ -8,13 +8,11 @@ import json
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from trackdsl._api.exit_hook import last_uncaught
 from trackdsl._config import resolve as settings
 from trackdsl._core import context as _context
-from trackdsl._core.context import Scope
 from trackdsl._core.redaction import mask_name, mask_text
 from trackdsl._core.suppression import suppression
 from trackdsl._decorate.options import Options
@@ -23,67 +21,31 @@ from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_tags, guarded
 from trackdsl._recording.flatten import Flat
 from trackdsl._runs.exceptions import FINISHED, describe, status_of
-from trackdsl.errors import format_error, report, reraise_from_signal
+from trackdsl.errors import OptionError, format_error, report, reraise_from_signal
 from trackdsl.notebook import frontend
 from trackdsl.notebook.arguments import Arguments
 from trackdsl.notebook.evaluation import evaluate, filled, given_name
 from trackdsl.notebook.executions import Execution, Executions, supersedes
 from trackdsl.notebook.export import export
+from trackdsl.notebook.history import History
 from trackdsl.notebook.names import MAX_CELL, Names, is_long, names_in, with_expressions
+from trackdsl.notebook.open_cell import OpenCell
 from trackdsl.notebook.outputs import Outputs
 from trackdsl.notebook.page import Page
 from trackdsl.notebook.provenance import Provenance
 from trackdsl.notebook.roots import Opened, Root, root_of, run_around
-from trackdsl.notebook.shown import Shown, display_for
+from trackdsl.notebook.shown import display_for
 from trackdsl.notebook.staleness import input_tags
 from trackdsl.notebook.steps import Step
 from trackdsl.notebook.syntax import has_line
 from trackdsl.notebook.translation import python_of
-from trackdsl.notebook.values import flat_params, record_value, record_variables
+from trackdsl.notebook.values import flat_of, flat_params, note_replaced, record_value, record_variables
 
 #: The tag with what the front end says of a cell: one JSON object.
 CELL_TAG = "trackdsl.cell"
 #: The artifact with the cell's source.
 SOURCE = "cell.py"
 _MAX_SOURCE = 1_000_000
-
-
-@dataclass(eq=False)
-class OpenCell:
-    """A cell that is being executed.
-
-    Attributes:
-        magic: `stage` or `experiment`.
-        line: what follows the magic.
-        arguments: the same, parsed.
-        execution: the execution.
-        step: the same, as a step of the kernel's code.
-        display: shows the execution.
-        outputs: what the cell prints and shows.
-        scope: of its run; None before that has begun.
-        around: the scope that was current before a cell that is a root; it is current again after it.
-        before: the last exception that the shell had shown when the cell began.
-        thread: the thread that executes it; a kernel may have several, for subshells.
-        objects: the ids of the objects that the variables had before, which it writes.
-    """
-
-    magic: str
-    line: str
-    arguments: Arguments
-    execution: Execution
-    step: Step
-    display: Shown
-    outputs: Outputs
-    scope: Scope | None = None
-    around: Scope | None = None
-    before: BaseException | None = field(default_factory=last_uncaught)
-    thread: int = field(default_factory=threading.get_ident)
-    objects: dict[str, int] = field(default_factory=dict)
-
-    def changed(self, namespace: Mapping[str, Any]) -> list[str]:
-        """The variables that a cell has written before it failed."""
-        names = self.execution.names.written
-        return [name for name in names if name in namespace and id(namespace[name]) != self.objects.get(name)]
 
 
 class Cells:
@@ -102,6 +64,7 @@ class Cells:
         self._open: list[OpenCell] = []
         self.executions = Executions()
         self.provenance = Provenance(shell.user_ns)
+        self.history = History(shell, self.provenance.catch_up)
         self._page = Page(shell)
         root.call_before_end(self.export)
         root.call_when_run_begins(self.provenance.note_run)
@@ -131,7 +94,8 @@ class Cells:
         name = mask_name((options.run_name or options.name or magic) if alone else options.name or magic)
         code = body if is_long(body) else python_of(body, self._shell.transform_cell)
         listed = [each for option in ("metrics", "artifacts") for each in arguments.names(option)]
-        names = with_expressions(names_in(code), arguments.expressions, listed)
+        own = names_in(code)
+        names = with_expressions(own, arguments.expressions, listed)
         flat = flat_params(arguments, values, names)
         if not alone and run_around() is None:
             self._root.open(None, {}, {})
@@ -145,6 +109,7 @@ class Cells:
         cell = OpenCell(magic, line, arguments, execution, step, display, Outputs(self._shell, display.place))
         namespace = self._shell.user_ns
         cell.objects = {key: id(namespace[key]) for key in names.written if key in namespace}
+        cell.given = {key: flat_of(key, value) for key, value in values.items() if key in own.written}
         self._open_run(cell, options, flat, alone=alone)
         with guarded("showing a cell", execution.run):
             display.shown(execution.run)
@@ -179,9 +144,8 @@ class Cells:
 
     def export(self, opened: Opened) -> None:
         """Keep what was executed below a root run that ends: as a notebook, and as a program."""
-        history = self._shell.history_manager
-        self.provenance.catch_up(history, frontend.execution_count(self._shell))
-        export(opened, self.executions.current(), self.provenance, getattr(history, "outputs", {}))
+        self.history.catch_up()
+        export(opened, self.executions.current(), self.provenance, self.history.outputs())
 
     def new_execution(
         self, name: str, root: str, source: str, body: str, names: Names, *, kept: bool = False
@@ -265,6 +229,7 @@ class Cells:
         try:
             with guarded("ending a cell", execution.run):
                 cell.outputs.stop()
+                note_replaced(execution.run, cell.given, self._shell.user_ns)
                 self.provenance.end(cell.step, None if error is None else cell.changed(self._shell.user_ns))
                 if error is None:
                     self._record(cell, value)
@@ -312,6 +277,20 @@ class Cells:
         for cell in reversed(self._open[:]):
             if cell.execution.moment != now and cell.thread == threading.get_ident():
                 self._end(cell, None, None)
+
+    def refuse_within(self) -> None:
+        """Refuse a magic that begins or ends a root run, if a cell with a run executes it.
+
+        Raises:
+            OptionError: one does.
+        """
+        self._end_left_open()
+        if any(cell.thread == threading.get_ident() for cell in self._open):
+            raise OptionError(
+                "%experiment would end the run that this cell belongs to: write it in a cell of its own, before this "
+                "one.",
+                option="experiment",
+            )
 
     def end_all(self) -> None:
         """End the runs of all cells that are being executed."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from trackdsl._api.open_sessions import outcome
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.suggest import suggestion_for
 from trackdsl._core.suppression import suppression
@@ -15,14 +19,18 @@ from trackdsl._decorate.wrappers_importlib_bootstrap import call_of
 from trackdsl._recording.emit import guarded
 from trackdsl._runs.exceptions import FAILED, FINISHED
 from trackdsl._runs.run import NULL_RUN, Run
-from trackdsl.errors import OptionError, QueryError
+from trackdsl.errors import OptionError, QueryError, TrackdslError
 from trackdsl.notebook.arguments import Arguments
 from trackdsl.notebook.cells import Cells
 from trackdsl.notebook.evaluation import evaluate
 from trackdsl.notebook.executions import Execution
+from trackdsl.notebook.followed import Followed
 from trackdsl.notebook.names import Names
 from trackdsl.notebook.roots import Root, root_of, run_around
 from trackdsl.notebook.shown import line_of, show, show_text
+
+#: A cell with nothing else.
+_COMMAND = re.compile(r"%?trackdsl\b.*")
 
 
 class Commands:
@@ -47,6 +55,7 @@ class Commands:
         """
         if not arguments.positional:
             raise OptionError("%tracked takes a function: `%tracked train lr=0.3`.", option="function")
+        _refuse_call(arguments)
         namespace = self._shell.user_ns
         function, *positional = (self._value(expression) for expression in arguments.positional)
         keywords = evaluate("%tracked", arguments, namespace)
@@ -59,13 +68,14 @@ class Commands:
         if inner is None or inner.options is None:
             function = decorate(function, Options("stage", returns=True))
         status = FAILED
-        try:
-            value = function(*positional, **keywords)
-            status = FINISHED
-            return value
-        finally:
-            with guarded("superseding a run"):
-                self._note(function, arguments, status)
+        with Followed() as followed:
+            try:
+                value = function(*positional, **keywords)
+                status = FINISHED
+                return value
+            finally:
+                with guarded("superseding a run"):
+                    self._note(function, arguments, status, followed)
 
     def _value(self, expression: str) -> Any:
         try:
@@ -74,7 +84,7 @@ class Commands:
             raise OptionError(f"%tracked: {expression} is no Python expression.", option=expression) from None
         return eval(expression, self._shell.user_ns)  # noqa: S307 - code that the user wrote into the cell
 
-    def _note(self, function: Callable[..., Any], arguments: Arguments, status: str) -> None:
+    def _note(self, function: Callable[..., Any], arguments: Arguments, status: str, followed: Followed) -> None:
         """Note the run of a function as an execution of the cell, and supersede the one before."""
         run: Run | None = getattr(function, "last_run", None)
         if run is None or run is NULL_RUN:
@@ -82,7 +92,30 @@ class Commands:
         source = " ".join(["%tracked", *arguments.positional, *(f"{k}={v}" for k, v in arguments.expressions.items())])
         new = self._cells.new_execution(mask_name(run.name), root_of(run.parent), source, source, Names())
         new.run, new.status = run, status
+        new.seconds = (time.time_ns() - run.began) / 1e9
+        followed.describe(new)
         self._cells.add_tracked(new)
+
+    @contextlib.contextmanager
+    def without_outcome(self) -> Iterator[None]:
+        """A command that only shows something decides nothing about how the notebook's run ends, also if it fails."""
+        put_back = outcome()
+        refused: list[TrackdslError] = []
+
+        def after(result: Any) -> None:
+            with contextlib.suppress(ValueError):  # Another library has removed all callbacks.
+                self._shell.events.unregister("post_run_cell", after)
+            cell = str(getattr(getattr(result, "info", None), "raw_cell", "")).strip()
+            error = getattr(result, "error_in_exec", None)
+            if _COMMAND.fullmatch(cell) or (error is not None and error.__context__ in refused):
+                put_back()
+
+        self._shell.events.register("post_run_cell", after)
+        try:
+            yield
+        except TrackdslError as error:
+            refused.append(error)
+            raise
 
     def has_runs(self) -> bool:
         """Whether there is a tree to show."""
@@ -146,3 +179,27 @@ class Commands:
         if last is None:
             raise QueryError("no cell of this notebook is a stage yet.", argument="run")
         return last
+
+
+def _refuse_call(arguments: Arguments) -> None:
+    """Refuse `%tracked train(3)`, which would call the function without a run.
+
+    Raises:
+        OptionError: the function is a call that is not in brackets.
+    """
+    text = arguments.positional[0]
+    with contextlib.suppress(SyntaxError, ValueError):
+        call = ast.parse(text, mode="eval").body
+        if isinstance(call, ast.Call) and not text.startswith("("):
+            parts = [ast.unparse(call.func), *(_bracketed(ast.unparse(one)) for one in call.args)]
+            parts += [f"{one.arg}={_bracketed(ast.unparse(one.value))}" for one in call.keywords]
+            raise OptionError(
+                f"%tracked calls the function: `%tracked {' '.join(parts)}`. If {text} gives a function, write it in "
+                "brackets.",
+                option="function",
+            )
+
+
+def _bracketed(expression: str) -> str:
+    """An expression as the line of a magic takes it."""
+    return f"({expression})" if " " in expression and expression[0] not in "([{'\"" else expression

@@ -6,12 +6,14 @@ import ast
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from difflib import SequenceMatcher
 from typing import Any
 
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.version import __version__
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_tags, guarded
+from trackdsl._recording.printed import harmless
 from trackdsl._runs.exceptions import FAILED, FINISHED, KILLED
 from trackdsl.errors import format_error, report
 from trackdsl.notebook.effects import TRACKED
@@ -59,6 +61,7 @@ _DEFINED = {
 _LOADS = ("get_ipython().run_line_magic('load_ext', 'trackdsl", "get_ipython().run_line_magic('reload_ext', 'trackdsl")
 #: A secret that was masked with its quotes.
 _BARE = re.compile(r"(?<=[=:(\[,])( ?)\*\*\*")
+_MASKED = "# Masked: write the secret in again.\n"
 #: The tag of an execution that a program needs although it does not count, so that its run does not count either.
 _EARLIER = {SUPERSEDED_TAG: "an execution that counts"}
 
@@ -142,7 +145,7 @@ def session(steps: Iterable[Step], shown: Mapping[int, list[Any]]) -> dict[str, 
 def _failure(one: Execution) -> list[dict[str, Any]]:
     if one.failure is None:
         return []
-    name, message, traceback = one.failure
+    name, message, traceback = map(harmless, one.failure)
     return [{"output_type": "error", "ename": name, "evalue": message, "traceback": traceback.splitlines()}]
 
 
@@ -213,8 +216,33 @@ def masked_program(code: str) -> str:
     masked = mask_text(code)
     if parsed(masked) is None:
         quoted = _BARE.sub(r"\1'***'", masked)
-        return masked if parsed(quoted) is None else quoted
-    return masked
+        masked = masked if parsed(quoted) is None else quoted
+    return masked if masked == code else _with_comments(code, masked)
+
+
+def _with_comments(code: str, masked: str) -> str:
+    """A masked program with a comment above each statement in which something was masked."""
+    lines, tree = lines_of(masked), parsed(masked)
+    if tree is None:
+        return masked
+    numbers = _changed(lines_of(code), lines)
+    begins = [0] * (len(lines) + 1)  # Line → the line where its innermost statement begins that has it to itself.
+    for node in ast.walk(tree):  # Outer ones first.
+        if isinstance(node, ast.stmt) and not lines[node.lineno - 1][: node.col_offset].strip():
+            first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
+            begins[first : (node.end_lineno or first) + 1] = [first] * ((node.end_lineno or first) + 1 - first)
+    for first in sorted({begins[number] for number in numbers if begins[number]}, reverse=True):
+        line = lines[first - 1]
+        lines.insert(first - 1, f"{line[: len(line) - len(line.lstrip())]}{_MASKED}")
+    return "".join(lines)
+
+
+def _changed(before: list[str], after: list[str]) -> set[int]:
+    """The numbers of the lines that differ from those before."""
+    if len(before) == len(after):
+        return {at for at, (one, other) in enumerate(zip(before, after, strict=True), 1) if one != other}
+    blocks = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    return {at + 1 for kind, _, _, start, end in blocks if kind != "equal" for at in range(start, end)}
 
 
 def _block(step: Step, code: str, opened: Opened, counting: Collection[Execution], result: str) -> str:

@@ -57,8 +57,8 @@ def execution_count(shell: Any) -> int:
 
 
 def position(shell: Any) -> int:
-    """The position of the current cell in IPython's history, which leaves some cells out."""
-    return len(shell.history_manager.input_hist_parsed) - 1
+    """The position of the current cell in IPython's history, which leaves some cells out; 0 without a history."""
+    return len(shell.history_manager.input_hist_parsed) - 1 if shell.history_manager is not None else 0
 
 
 def parent_message(shell: Any) -> dict[str, Any]:

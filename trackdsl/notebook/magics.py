@@ -74,6 +74,7 @@ class Notebook:
         """Remove the magics, and end the notebook's root."""
         self._cells.end_all()
         self._root.end()
+        self._cells.history.remove()
         self._syntax.remove()
         for kind, names in (("cell", ("stage", "experiment")), ("line", ("experiment", "tracked", "trackdsl"))):
             for name in names:
@@ -106,6 +107,7 @@ class Notebook:
         if "help" in arguments.options:
             show_text(self._shell, EXPERIMENT_HELP)
         elif "end" in arguments.options:
+            self._cells.refuse_within()
             run = self._root.end()
             show_text(self._shell, _NONE if run is NULL_RUN else f"ended: {_described(run)}")
         elif not (arguments.positional or arguments.expressions or arguments.options):
@@ -115,6 +117,7 @@ class Notebook:
             self._open_root(arguments)
 
     def _open_root(self, arguments: Arguments) -> None:
+        self._cells.refuse_within()
         namespace = self._shell.user_ns
         values = evaluate("%experiment", arguments, namespace)
         template = given_name("%experiment", arguments)
@@ -135,11 +138,12 @@ class Notebook:
         return self._commands.tracked(arguments)
 
     def _trackdsl(self, line: str) -> None:
-        arguments = parse("%trackdsl", line, _NO_OPTIONS)
-        if "help" in arguments.options or not (arguments.positional or self._commands.has_runs()):
-            show_text(self._shell, TRACKDSL_HELP)
-            return
-        self._commands.command(arguments)
+        with self._commands.without_outcome():
+            arguments = parse("%trackdsl", line, _NO_OPTIONS)
+            if "help" in arguments.options or not (arguments.positional or self._commands.has_runs()):
+                show_text(self._shell, TRACKDSL_HELP)
+                return
+            self._commands.command(arguments)
 
     def _body(self, magic: str, line: str) -> str:
         return self._syntax.bodies.get((magic, line), "")

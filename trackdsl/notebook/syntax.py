@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from trackdsl.errors import format_error, report, reraise_from_signal
+from trackdsl.errors import OptionError, format_error, report, reraise_from_signal
+from trackdsl.notebook.arguments import split
 
 _MAGIC = re.compile(r"%%(stage|experiment)(?:[ \t]+(.*))?$")
 #: The cell argument of the call, where IPython would put the text of the cell.
@@ -55,16 +56,42 @@ class CellMagics:
     def _translated(self, lines: list[str]) -> list[str]:
         if not lines or not lines[0].startswith("%%"):
             return lines
-        found = read(lines[0])
-        body = "".join(lines[1:]).removesuffix("\n")  # IPython has added it.
+        head, height = _head(lines)
+        found = read(head)
+        if found is not None and _asks_for_help(*found):
+            return [_call(*found)]
+        body = "".join(lines[height:]).removesuffix("\n")  # IPython has added it.
         if found is None or not body.strip():  # IPython has messages about cells without a body.
             return lines
         self.bodies.pop(found, None)
         self.bodies[found] = body
         while len(self.bodies) > 20:
             del self.bodies[next(iter(self.bodies))]
-        magic, line = found
-        return [f"get_ipython().run_cell_magic({magic!r}, {line!r}, ...)\n", *_inner(lines[1:])]
+        return [_call(*found), *["\n"] * (height - 1), *_inner(lines[height:])]
+
+
+def _call(magic: str, line: str) -> str:
+    return f"get_ipython().run_cell_magic({magic!r}, {line!r}, ...)\n"
+
+
+def _head(lines: list[str]) -> tuple[str, int]:
+    """The first line with those that continue it after a backslash, and how many lines these are."""
+    parts: list[str] = []
+    for line in lines:
+        text = line.rstrip("\r\n")
+        parts.append(text.removesuffix("\\").rstrip())
+        if not text.endswith("\\"):
+            break
+    return " ".join(parts), len(parts)
+
+
+def _asks_for_help(magic: str, line: str) -> bool:
+    if "-h" not in line:
+        return False
+    try:
+        return not {"-h", "--help"}.isdisjoint(split(magic, line))
+    except OptionError:
+        return False
 
 
 def read(line: str) -> tuple[str, str] | None:
@@ -84,7 +111,8 @@ def is_call(code: str) -> bool:
 
 def has_line(cell: str, magic: str, line: str) -> bool:
     """Whether one of a cell's lines is this magic."""
-    return any(each.startswith("%%") and read(each) == (magic, line) for each in cell.splitlines())
+    lines = cell.splitlines()
+    return any(each.startswith("%%") and read(_head(lines[at:])[0]) == (magic, line) for at, each in enumerate(lines))
 
 
 def _inner(lines: list[str]) -> list[str]:

@@ -34,10 +34,34 @@ def flat_params(arguments: Arguments, values: Mapping[str, Any], names: Names) -
     return flat
 
 
+def flat_of(key: str, value: Any) -> dict[str, Any]:
+    """The parameters that a value is recorded as."""
+    flat = Flat()
+    flat.add(key, value)
+    return dict(flat.values)
+
+
+def note_replaced(run: Run, given: Mapping[str, dict[str, Any]], namespace: Mapping[str, Any]) -> None:
+    """Note the values of a magic that its cell has replaced, as the parameters are those of the magic.
+
+    Args:
+        run: the run of the cell.
+        given: the parameters of the magic's values that the cell assigns too, by the name of the variable.
+        namespace: the variables.
+    """
+    for name, before in given.items():
+        if name in namespace and flat_of(name, namespace[name]) != before:
+            reason = "the cell assigns another value than the magic's, which is the parameter"
+            report("params", f"trackdsl: {name!r} of {run.name!r}: {reason}", key=f"{run.name}:replaced:{name}")
+            append_tags(run, {f"trackdsl.omitted.{name}": reason})
+
+
 def chosen_literals(arguments: Arguments, names: Names) -> dict[str, Any]:
     """The literals of a cell that are parameters."""
-    chosen = arguments.options.get("params", _AUTO)
-    wanted = names.literals if chosen == _AUTO else arguments.names("params")
+    if arguments.options.get("params", _AUTO) == _AUTO:
+        metrics = arguments.names("metrics")
+        return {name: value for name, value in names.literals.items() if name not in metrics}
+    wanted = arguments.names("params")
     return {name: names.literals[name] for name in wanted if name in names.literals}
 
 
