@@ -12,7 +12,7 @@ import pytest
 
 from trackdsl.notebook.arguments import parse
 from trackdsl.notebook.executions import Execution
-from trackdsl.notebook.export import script
+from trackdsl.notebook.export import commands_of, script
 from trackdsl.notebook.lines import indented, is_silenced, split_value
 from trackdsl.notebook.magics import _STAGE
 from trackdsl.notebook.names import MAX_CELL, names_in
@@ -163,3 +163,20 @@ def test_stages_that_did_not_end_normally(status: str, exited: bool) -> None:
     assert ("_suppress(Exception, SystemExit, KeyboardInterrupt)" in program) == exited
     assert "_suppress(Exception" in program
     assert bool(omitted) == (status == "KILLED")
+
+
+def test_commands_that_are_left_out() -> None:
+    """The program lists commands, and magics that execute other code, as these may have changed files or names."""
+    steps = [
+        Step("", names_in(""), source="!echo 5 > f.txt\n%matplotlib inline\nx = 5\nif x:\n    !ls"),
+        Step("", names_in(""), source="%%bash\necho 1"), Step("", names_in(""), source="%run helper.py -x"),
+        Step("", names_in(""), source="y = '!no'\nz = 5 % run\n%%time"), _step("!echo {x}\na = 1"),
+        Step("", names_in(""), source="!ls"),
+    ]  # fmt: skip
+    found = commands_of(steps)
+    assert found == ["!echo 5 > f.txt", "!ls", "%%bash", "%run helper.py -x", "!echo {x}"]
+    run: Any = SimpleNamespace(name="r", experiment="e", id="root")
+    program, omitted = script(Opened(run, 0), steps[-2:], [], found)
+    compile(program, "program", "exec")
+    assert "# Left out: !echo 5 > f.txt\n# Left out: !ls\n" in program
+    assert not omitted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -30,6 +30,12 @@ from trackdsl.notebook.translation import FILLED
 from trackdsl.store_format.tags import SUPERSEDED_TAG
 
 SESSION, REPRODUCE = "session.ipynb", "reproduce.py"
+#: Commands, and magics that execute other code.
+_COMMAND = re.compile(
+    r"^[ \t]*((?:!|%%?(?:bash|sh|script|system|sx|run|cython|perl|ruby|python[23]?|js|store|load|pylab)\b)"
+    r"[^\n]*)", re.MULTILINE,
+)  # fmt: skip
+_MAX_COMMANDS = 20
 #: All outputs together, in characters; later ones are left out.
 _MAX_OUTPUTS = 10_000_000
 
@@ -92,7 +98,8 @@ def export(
         results = [step for step in steps if _succeeded(step)]
         if results:
             needed = provenance.slice_of([*results, *begins])
-            code, omitted = script(opened, needed, counting)
+            last = provenance.steps.index(needed[-1])
+            code, omitted = script(opened, needed, counting, commands_of(provenance.steps[: last + 1]))
             if omitted:
                 append_tags(root, {f"trackdsl.omitted.{REPRODUCE}": mask_text("; ".join(omitted))[:500]})
                 report("reproduce.py", f"{REPRODUCE} of {root.name!r} differs from the notebook: {'; '.join(omitted)}")
@@ -149,20 +156,68 @@ def _failure(one: Execution) -> list[dict[str, Any]]:
     return [{"output_type": "error", "ename": name, "evalue": message, "traceback": traceback.splitlines()}]
 
 
-def script(opened: Opened, steps: Iterable[Step], counting: Collection[Execution]) -> tuple[str, list[str]]:
+def commands_of(steps: Iterable[Step]) -> list[str]:
+    """The commands and magics in these steps that a program leaves out, and that may have changed files or names."""
+    found: dict[str, None] = {}
+    for step in steps:
+        source = step.source if step.execution is None else step.execution.body
+        if not is_long(source):
+            found.update(dict.fromkeys(" ".join(line.split())[:100] for line in _COMMAND.findall(source)))
+    return list(found)[:_MAX_COMMANDS]
+
+
+def script(
+    opened: Opened, steps: Iterable[Step], counting: Collection[Execution], commands: Iterable[str] = ()
+) -> tuple[str, list[str]]:
     """The program of these steps, and in what it differs from what was executed.
 
     Args:
         opened: the root run.
         steps: the steps, in order.
         counting: the executions that count; the runs of others are marked as superseded.
+        commands: what is left out that may have changed files or names.
     """
     name, experiment = opened.run.name, experiment_of(opened.run)
-    parts: list[str] = []
     omitted: list[str] = []
     futures: dict[str, None] = {}
     read: set[str] = set()
-    steps = list(steps)
+    parts = list(_parts(list(steps), opened, counting, omitted, futures, read))
+    body = "\n\n".join(map(indented, parts)) or "    pass"  # One by one: texts of several lines cost the comments.
+    tags = f", tags={dict(opened.tags)!r}" if opened.tags else ""
+    as_root = " as _root" if opened.values else ""
+    block = f"with _experiment({experiment!r}, run_name={name!r}{tags}){as_root}:\n{body}"
+    future = "".join(f"{line}\n" for line in futures)
+    head = _HEAD.format(
+        name=name, version=__version__, tracked=TRACKED, future=f"{future}\n" if future else "",
+        omitted="".join(
+            [f"# Differs from the notebook: {' '.join(one.split())}\n" for one in omitted]
+            + [f"# Left out: {one}\n" for one in commands]
+        ),
+    )  # fmt: skip
+    head += "".join(code for name, code in _DEFINED.items() if name in read)
+    if not any(map(awaits, parts)):
+        return f"{head}{block}\n", omitted
+    return f"{head}{in_main(block)}\n\n\n__import__('asyncio').run(_main())\n", omitted
+
+
+def _parts(
+    steps: list[Step],
+    opened: Opened,
+    counting: Collection[Execution],
+    omitted: list[str],
+    futures: dict[str, None],
+    read: set[str],
+) -> Iterator[str]:
+    """The code of each step in a program. A faulty one costs itself.
+
+    Args:
+        steps: the steps.
+        opened: the root run.
+        counting: the executions that count.
+        omitted: gets in what the program differs from what was executed.
+        futures: gets the imports from `__future__`.
+        read: gets the names that the code needs.
+    """
     used = {count for step in steps for counts in step.results.values() for count in counts}
     for step in steps:
         if why := _why_omitted(step):
@@ -177,22 +232,10 @@ def script(opened: Opened, steps: Iterable[Step], counting: Collection[Execution
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             omitted.append(f"{_label(step)} is left out: {format_error(error)}")
             continue
-        parts += [part] if part.strip() else []
         futures.update(dict.fromkeys(imports))
         read |= step.names.needed | ({"Out"} if step.results else set())
-    body = "\n\n".join(map(indented, parts)) or "    pass"  # One by one: texts of several lines cost the comments.
-    tags = f", tags={dict(opened.tags)!r}" if opened.tags else ""
-    as_root = " as _root" if opened.values else ""
-    block = f"with _experiment({experiment!r}, run_name={name!r}{tags}){as_root}:\n{body}"
-    future = "".join(f"{line}\n" for line in futures)
-    head = _HEAD.format(
-        name=name, version=__version__, tracked=TRACKED, future=f"{future}\n" if future else "",
-        omitted="".join(f"# Differs from the notebook: {' '.join(one.split())}\n" for one in omitted),
-    )  # fmt: skip
-    head += "".join(code for name, code in _DEFINED.items() if name in read)
-    if not any(map(awaits, parts)):
-        return f"{head}{block}\n", omitted
-    return f"{head}{in_main(block)}\n\n\n__import__('asyncio').run(_main())\n", omitted
+        if part.strip():
+            yield part
 
 
 def _why_omitted(step: Step) -> str:

@@ -20,7 +20,12 @@ _CONTAINERS = (dict, list, tuple)
 
 def value_of(path: str, namespace: Mapping[str, Any]) -> Any:
     """The object at a path such as `d['a'].b`; `UNSEEN` if finding it would execute code."""
-    return _value(ast.parse(path, mode="eval").body, namespace)
+    if path.isidentifier():
+        return namespace.get(path, UNSEEN)
+    try:
+        return _value(ast.parse(path, mode="eval").body, namespace)
+    except Exception:  # Of a type that hides what it has.
+        return UNSEEN
 
 
 def _value(node: ast.expr, namespace: Mapping[str, Any]) -> Any:
@@ -54,11 +59,11 @@ def changes(what: str, value: Any) -> bool:
     if value is UNSEEN:
         return what not in READING_METHODS
     kind = type(value)
-    package = kind.__module__.partition(".")[0]
+    package = str(kind.__module__).partition(".")[0]
     if is_fixed(value):
         return False
     if what == "iter":
-        return hasattr(kind, "__next__") or package == "__main__"
+        return package == "__main__" or any("__next__" in vars(one) for one in kind.__mro__)
     if what == "call":
         return _keeps_state(value, package)
     return package == "__main__" if what in READING_METHODS else package not in _PLAIN
