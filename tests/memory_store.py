@@ -186,7 +186,7 @@ class MemoryStore:
             return run_id
 
     def create_runs(self, runs: list[NewRun], created: Callable[[NewRun], None]) -> None:
-        """See `CreatesSideBySide`."""
+        """See `CreatesConcurrently`."""
         for run in runs:
             parent = run.parent.run_id if isinstance(run.parent, NewRun) else run.parent
             if parent == "":

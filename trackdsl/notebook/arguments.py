@@ -62,7 +62,7 @@ def parse(magic: str, line: str, options: Mapping[str, bool]) -> Arguments:
         options: the names of its options, and whether each takes a value.
 
     Raises:
-        OptionError: an option does not exist or has no value, or an expression is no Python.
+        OptionError: an option does not exist or has no value, or an expression is not Python.
     """
     return _parsed(magic, line, tuple(options.items()))
 
@@ -85,7 +85,7 @@ def _parsed(magic: str, line: str, known: tuple[tuple[str, bool], ...]) -> Argum
         elif (assigned := _assigned(part)) is not None:
             key, expression = assigned
             if keyword.iskeyword(key):
-                raise OptionError(f"{magic}: {key!r} is a keyword of Python, and no name of a variable.", option=key)
+                raise OptionError(f"{magic}: {key!r} is a Python keyword and cannot be a variable name.", option=key)
             if key in expressions:
                 raise OptionError(f"{magic} has {key!r} twice.", option=key)
             expressions[key] = _checked(magic, key, expression)
@@ -164,5 +164,5 @@ def _checked(magic: str, key: str, expression: str) -> str:
         if _NEXT.search(expression):
             raise OptionError(f"{magic}: there are no commas between values, but spaces.", option=key) from None
         example = "write it without spaces around the equals sign, and expressions with spaces in brackets"
-        raise OptionError(f"{magic}: {key}={expression} is no Python expression: {example}.", option=key) from None
+        raise OptionError(f"{magic}: {key}={expression} is not a Python expression: {example}.", option=key) from None
     return expression

@@ -60,7 +60,9 @@ class Commands:
         function, *positional = (self._value(expression) for expression in arguments.positional)
         keywords = evaluate("%tracked", arguments, namespace)
         if not callable(function):
-            raise OptionError(f"%tracked takes a function, and {arguments.positional[0]} is none.", option="function")
+            raise OptionError(
+                f"%tracked takes a function, and {arguments.positional[0]} is not one.", option="function"
+            )
         if not (suppression.on and suppression.here()) and run_around() is None:
             with guarded("opening an experiment"):
                 self._root.open(None, {}, {})
@@ -81,7 +83,7 @@ class Commands:
         try:
             ast.parse(expression, mode="eval")
         except (SyntaxError, ValueError):
-            raise OptionError(f"%tracked: {expression} is no Python expression.", option=expression) from None
+            raise OptionError(f"%tracked: {expression} is not a Python expression.", option=expression) from None
         return eval(expression, self._shell.user_ns)  # noqa: S307 - code that the user wrote into the cell
 
     def _note(self, function: Callable[..., Any], arguments: Arguments, status: str, followed: Followed) -> None:
@@ -165,7 +167,9 @@ class Commands:
 
         last = self._newest()
         if not last.older:
-            raise QueryError(f"the cell of {last.name!r} was executed once: there is nothing before.", argument="runs")
+            raise QueryError(
+                f"the cell of {last.name!r} was executed once, so there is no earlier run.", argument="runs"
+            )
         show(self._shell, compare(last.older[-1].run, last.run))
 
     def _undo(self) -> None:

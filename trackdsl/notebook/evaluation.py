@@ -54,7 +54,7 @@ def filled(magic: str, template: str, values: Mapping[str, Any], namespace: Mapp
     for name in wanted:
         if name not in values and name not in namespace:
             raise OptionError(
-                f"the name {template!r} of {magic} uses {{{name}}}, which is no variable: add {name}=….", option=name
+                f"the name {template!r} of {magic} uses {{{name}}}, which is not a variable: add {name}=….", option=name
             )
     known = {name: values[name] if name in values else namespace[name] for name in wanted}
     return name_templates.fill(template, known) if "{" in template or "}" in template else template

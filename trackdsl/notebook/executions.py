@@ -59,7 +59,7 @@ class Execution:
         failure: the type, message and traceback of the exception that ended it, masked.
         outputs: what it printed and showed, as a notebook's file has it.
         metrics: numbers to show, by name.
-        missing: names in its magic's options that were no variables when it was over.
+        missing: names in its magic's options that were not variables when it was over.
         warnings: sentences to show.
         card: the forms of its card, as that was shown last.
         recorded: what it had recorded when it ended, as far as a later card compares with it.

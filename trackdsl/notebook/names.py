@@ -68,7 +68,7 @@ class Names:
 
 
 def parsed(source: str) -> ast.Module | None:
-    """The syntax tree of a cell without magics, or of a Python magic's cell; None if it is no Python."""
+    """The syntax tree of a cell without magics, or of a Python magic's cell; None if it is not Python."""
     first, _, rest = source.lstrip().partition("\n")
     if first.startswith(_PYTHON_MAGICS):
         source = rest

@@ -66,7 +66,7 @@ class Step:
     def inputs_of(self, execution: Execution) -> dict[str, tuple[Execution, ...]]:
         """The executions that wrote the variables which an execution uses.
 
-        A cell that changes an object may be executed several times: it is no input of itself.
+        A cell that changes an object may be executed several times: it is not an input of itself.
         """
         inputs = {
             name: tuple(one for one in found if one.identity != execution.identity)

@@ -48,7 +48,7 @@ def python_of(cell: str, transform: Any = None) -> str:
         transform = TransformerManager().transform_cell
     try:
         return without_ipython(str(transform(cell)))
-    except Exception:  # It is no Python. IPython says so.
+    except Exception:  # It is not Python. IPython says so.
         return cell
 
 

@@ -86,7 +86,7 @@ def record_variables(
         steps: the last step of metrics that the cell has recorded: the variable's value is the last one.
 
     Returns:
-        those that are metrics, and the names that are no variable.
+        those that are metrics, and the names that are not variables.
     """
     late = late_params(arguments, names)
     with guarded("recording parameters", run):

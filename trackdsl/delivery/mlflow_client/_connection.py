@@ -13,8 +13,8 @@ from trackdsl._server.http import bound_requests
 from trackdsl.delivery.database._rest import Rest
 from trackdsl.delivery.environment import UPLOAD_TIMEOUT
 from trackdsl.delivery.mlflow_client import _creation_lock, _sqlite_creation
+from trackdsl.delivery.mlflow_client._concurrent_requests import ConcurrentRequests
 from trackdsl.delivery.mlflow_client._errors import for_now, translated
-from trackdsl.delivery.mlflow_client._side_by_side import SideBySide
 from trackdsl.delivery.store._answers import TIMEOUT, UPLOAD_PATIENCE
 from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.store_format.empty_database import artifact_root
@@ -50,9 +50,9 @@ class MlflowConnection:
         self._translated = partial(translated, uri.startswith("http"), own)
         #: Only requests to a server are worth sending concurrently.
         self.collects = uri.startswith("http")
-        self._requests = SideBySide(partial(bound_requests, of_thread=not own))
+        self._requests = ConcurrentRequests(partial(bound_requests, of_thread=not own))
         #: Files have threads of their own: metrics do not wait for them.
-        self._uploads = SideBySide(partial(bound_requests, of_thread=not own))
+        self._uploads = ConcurrentRequests(partial(bound_requests, of_thread=not own))
         self._waiting_longer = 0
         self._shorter = ""
         self._lock = threading.Lock()

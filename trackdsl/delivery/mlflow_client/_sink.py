@@ -67,7 +67,7 @@ class MlflowSink(MlflowReads, MlflowFiles, MlflowTraces):
             raise
 
     def create_runs(self, runs: list[NewRun], created: Callable[[NewRun], None]) -> None:
-        """See `CreatesSideBySide`."""
+        """See `CreatesConcurrently`."""
         ready = deque(run for run in runs if not isinstance(run.parent, NewRun))
         children: dict[bytes, list[NewRun]] = {}
         for run in runs:

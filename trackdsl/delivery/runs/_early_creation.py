@@ -14,7 +14,7 @@ from trackdsl._core import events
 from trackdsl.delivery.batches._compose import Pending
 from trackdsl.delivery.runs._creation import RunCreation
 from trackdsl.delivery.state._run_map import DeliveredRun
-from trackdsl.delivery.store._sink import CreatesSideBySide, NewRun, Sink
+from trackdsl.delivery.store._sink import CreatesConcurrently, NewRun, Sink
 
 if TYPE_CHECKING:
     from trackdsl.delivery.runs._remote_runs import RemoteRuns
@@ -72,7 +72,7 @@ class EarlyCreation:
 
         try:
             if planned:
-                cast(CreatesSideBySide, cast(Any, sink)).create_runs([new for new, *_ in planned.values()], created)
+                cast(CreatesConcurrently, cast(Any, sink)).create_runs([new for new, *_ in planned.values()], created)
         finally:
             for new, *_ in planned.values():
                 self._creation.note_sent(new)

@@ -121,7 +121,7 @@ class NewRun:
     late: bool = False
 
 
-class CreatesSideBySide(Protocol):
+class CreatesConcurrently(Protocol):
     """A sink that creates several runs at once, if each creation is a request."""
 
     def create_runs(self, runs: list[NewRun], created: Callable[[NewRun], None]) -> None:

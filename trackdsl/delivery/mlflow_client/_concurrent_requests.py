@@ -17,7 +17,7 @@ _MOST_WAITING = 1000
 T = TypeVar("T")
 
 
-class SideBySide:
+class ConcurrentRequests:
     """Sends requests from a few threads, at the pace that the server bears.
 
     After the first error, nothing more is sent by `send` until `finish`.

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackdsl.delivery.mlflow_client._side_by_side import SideBySide
+from trackdsl.delivery.mlflow_client._concurrent_requests import ConcurrentRequests
 from trackdsl.delivery.store._errors import Refused, RefusedTogether, Unavailable
 
 
 @given(st.lists(st.integers(0, 5), max_size=60))
 def test_requests_of_a_run_keep_their_order(runs: list[int]) -> None:
     """All requests are sent, those for one run in order and never two at once."""
-    requests, sent, busy = SideBySide(), dict[str, list[int]](), set[str]()
+    requests, sent, busy = ConcurrentRequests(), dict[str, list[int]](), set[str]()
 
     def send(run: str, number: int) -> None:
         assert run not in busy
@@ -34,7 +34,7 @@ def test_requests_of_a_run_keep_their_order(runs: list[int]) -> None:
 
 def test_different_runs_do_not_wait_for_each_other() -> None:
     """Four requests for four runs are under way at the same time."""
-    requests, barrier = SideBySide(), threading.Barrier(4)
+    requests, barrier = ConcurrentRequests(), threading.Barrier(4)
 
     def meet() -> None:
         barrier.wait(60)
@@ -48,7 +48,7 @@ def test_different_runs_do_not_wait_for_each_other() -> None:
 @pytest.mark.parametrize(("error", "raised"), [(Refused("no"), RefusedTogether), (Unavailable("away"), Unavailable)])
 def test_an_error_stops_the_rest(error: Exception, raised: type[Exception]) -> None:
     """After an error, the waiting requests are not sent; `finish` raises it once, and later requests are sent again."""
-    requests, sent = SideBySide(), list[str]()
+    requests, sent = ConcurrentRequests(), list[str]()
 
     def fail() -> None:
         raise error
@@ -64,7 +64,7 @@ def test_an_error_stops_the_rest(error: Exception, raised: type[Exception]) -> N
     assert sent == ["again"]
 
 
-def most_at_once(requests: SideBySide, expected: int, answers: int = 12) -> int:
+def most_at_once(requests: ConcurrentRequests, expected: int, answers: int = 12) -> int:
     """The largest number of requests under way; the first ones wait until the expected number has come."""
     most, now, lock, barrier = 0, 0, threading.Lock(), threading.Barrier(expected)
 
@@ -90,7 +90,7 @@ def most_at_once(requests: SideBySide, expected: int, answers: int = 12) -> int:
 def test_a_server_that_fails_gets_fewer_requests_at_once(change_timing: Callable[..., None]) -> None:
     """After a server did not answer, two runs are sent at once instead of four; after answers, more again."""
     change_timing(first_retry=0.01)
-    requests = SideBySide()
+    requests = ConcurrentRequests()
 
     def fail() -> None:
         raise Unavailable("timed out", late=True)
@@ -111,7 +111,7 @@ def test_a_server_that_fails_gets_fewer_requests_at_once(change_timing: Callable
 def test_what_a_server_was_too_busy_for_is_sent_again(change_timing: Callable[..., None]) -> None:
     """A request that is answered by 429 is sent again, in its order, and only it; then fewer go at once."""
     change_timing(first_retry=0.01)
-    requests, sent, refusals = SideBySide(), list[str](), [Unavailable("429", busy=True)] * 3
+    requests, sent, refusals = ConcurrentRequests(), list[str](), [Unavailable("429", busy=True)] * 3
 
     def busy_at_first() -> None:
         if refusals:
@@ -131,7 +131,7 @@ def test_what_a_server_was_too_busy_for_is_sent_again(change_timing: Callable[..
 def test_a_server_that_stays_busy_is_given_up(change_timing: Callable[..., None]) -> None:
     """If a server answers 429 to each attempt, the error is raised after a few."""
     change_timing(first_retry=0.001)
-    requests, tries = SideBySide(), list[int]()
+    requests, tries = ConcurrentRequests(), list[int]()
 
     def busy() -> None:
         tries.append(1)
