@@ -35,6 +35,8 @@ JOURNAL = "tests/unit/test_journal.py"
 RUNS = "tests/unit/test_run_map.py"
 HELD = "tests/integration/test_held_runs.py"
 SINK = "tests/integration/test_database_sink.py"
+SLICES = "tests/notebooks/test_reproduce_slices.py"
+CELL_CODE = "tests/notebooks/test_reproduce_code.py"
 ROWS = f"{SINK}::test_both_sinks_leave_equal_rows"
 TABLES = "tests/faults/test_database_conditions.py"
 SERVER = "tests/integration/test_server_plugin.py"
@@ -203,6 +205,11 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("_api/steps.py", ' and find_spec("ipywidgets") is not None:', ":", "tests/notebooks/test_cards.py::test_a_bar_needs_no_widgets"),
     ("notebook/provenance.py", "            execution.inputs = step.inputs_of(execution)\n", "", HIDDEN),
     ("notebook/provenance.py", "touched = state.objects.shared_with(effects.changed) - wrote", "touched = set(effects.changed) - wrote", "tests/notebooks/test_reproduce_script.py::test_programs_of_notebooks"),
+    ("notebook/state.py", "        self.modules.update(names.modules)\n", "", f"{SLICES}::test_settings_of_modules"),
+    ("notebook/names.py", 'not in ("needed", "literals", "logs")', 'not in ("needed", "literals", "logs", "defined")', f"{SLICES}::test_names_of_a_cell_and_its_magic"),
+    ("notebook/effects.py", '    "head", "describe",', '    "get", "head", "describe",', f"{SLICES}::test_objects_that_reading_changes"),
+    ("notebook/lines.py", "    if not tree.body:\n", "    if False:\n", f"{CELL_CODE}::test_a_faulty_cell_costs_itself"),
+    ("notebook/translation.py", "    if not any(isinstance(part, ast.FormattedValue) for part in parts):\n", "    if True:\n", f"{CELL_CODE}::test_cells_with_magics"),
     ("notebook/frontend.py", "shell.displayhook.prompt_count", "shell.execution_count", "tests/notebooks/test_reproduce_script.py::test_the_execution_count"),
     ("notebook/live_card.py", "max(len(known), self._expected, 1)", "max(len(known), 1)", "tests/notebooks/test_cards.py::test_there_is_room_for_the_metrics_of_the_code"),
     ("notebook/outputs.py", "self._restore.append(follow_flushes(stream, self._begins))", "pass", "tests/notebooks/test_cards.py::test_a_card_is_above_what_its_cell_shows"),

@@ -140,6 +140,7 @@ _STATE = {
         "class C:\n    n = 0\n    def __call__(self): self.n += 1\nc = [C()]", "c[0]()", "g = iter([c[0].n])"
     ],
     "print into a file": ["import io\nf = io.StringIO()", "print('a', file=f)", "g = iter([f.getvalue()])"],
+    "a name with another value since": ["k = iter(range(9))\ng = k", "for x in k: break", "k = 5"],
     "a variable of a function": ["k = 3\ndef h():\n    global g\n    g = iter([k])", "h()"],
 }  # fmt: skip
 
