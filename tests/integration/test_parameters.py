@@ -326,7 +326,7 @@ def test_no_data_is_reported_as_omitted() -> None:
 
     with capture_runs() as captured:
         f(object())
-    assert "no data" in captured.one("f").tags["trackdsl.omitted.d"]
+    assert "not data" in captured.one("f").tags["trackdsl.omitted.d"]
 
 
 def test_a_structure_over_the_bounds_is_kept_whole(store: str) -> None:

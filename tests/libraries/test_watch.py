@@ -526,7 +526,7 @@ def test_faults_stay_inside(captured: Captured, monkeypatch: pytest.MonkeyPatch)
         loss = step_by(model, optimizer)
         optimizer.param_groups[0]["lr"] = 0.1
     assert curve(captured.one("rate")) == [(0, loss)]
-    assert "no number" in captured.one("rate").tags["trackdsl.omitted.lr"]
+    assert "not a number" in captured.one("rate").tags["trackdsl.omitted.lr"]
     monkeypatch.setattr(_torch_hooks, "value_of", lambda tensor: 1 / 0)
     with stage("ours"):
         watch(model, optimizer)
