@@ -33,9 +33,9 @@ def in_terminal(folder: Path, typed: str, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("ending", ["exit\n", ""], ids=["exit", "end of input"])
+@pytest.mark.parametrize("ending", ["%trackdsl Tree\nexit\n", ""], ids=["exit after a typo", "end of input"])
 def test_the_files_of_a_session_that_ends(tmp_path: Path, sqlite_store: str, ending: str) -> None:
-    """The root run gets `session.ipynb` and `reproduce.py` with all cells, also what came after the last stage."""
+    """The root run gets `session.ipynb` and `reproduce.py` with all cells; a typo at its end does not fail it."""
     printed = in_terminal(tmp_path, SESSION + ending, TRACKDSL_TRACKING_URI=sqlite_store)
     assert "trackdsl:" not in printed
     deliver(sqlite_store)

@@ -95,6 +95,7 @@ def test_help(kernel: Kernel, cell: str) -> None:
     [
         ("%%stage fit lr=.1, depth=3\n1", "there are no commas between values: lr=.1"),
         ("%%stage fit lr=.1,depth=3\n1", "there are no commas between values"),
+        ("%%stage fit, lr=.1\n1", "there is no comma after the name: fit."),
         ("%experiment fit lr=.1,", "there are no commas between values: lr=.1"),
         ("%tracked double(3, k=count + 1)", "`%tracked double 3 k=(count + 1)`"),
         ("%tracked double()", "`%tracked double`"),
@@ -122,7 +123,7 @@ def test_values_with_commas(kernel: Kernel) -> None:
 def test_a_line_that_continues(kernel: Kernel) -> None:
     """A backslash continues the line of a magic."""
     kernel.ok("%%stage fit lr=0.1 \\\n    depth=3 \\\n  --metrics m\nm = lr * depth", cell="f")
-    kernel.ok("%%time\n%%stage second \\\n  lr=2\nx = lr")
+    kernel.ok("%%time\n%%stage second \\ \n  lr=2\nx = lr")
     kernel.ok("%%stage fit lr=0.1 \\\n    depth=4 \\\n  --metrics m\nm = lr * depth", cell="f")
     older, newer = (run for run in kernel.recorded() if run.name == "fit")
     assert (newer.params, newer.metrics, newer.status) == ({"lr": 0.1, "depth": 4}, {"m": 0.4}, "FINISHED")

@@ -39,6 +39,8 @@ def given_name(magic: str, arguments: Arguments) -> str:
             "around the equals sign.",
             option=names[1],
         )
+    if names and names[0].endswith(","):
+        raise OptionError(f"{magic}: there is no comma after the name: {names[0].rstrip(',')}.", option="name")
     if not names and magic == "%%stage":
         raise OptionError("%%stage takes a name: `%%stage fit lr=0.1`.", option="name")
     return unquoted(names[0]) if names else ""

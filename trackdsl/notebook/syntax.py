@@ -78,7 +78,7 @@ def _head(lines: list[str]) -> tuple[str, int]:
     """The first line with those that continue it after a backslash, and how many lines these are."""
     parts: list[str] = []
     for line in lines:
-        text = line.rstrip("\r\n")
+        text = line.rstrip()
         parts.append(text.removesuffix("\\").rstrip())
         if not text.endswith("\\"):
             break
