@@ -44,7 +44,7 @@ class Collector:
     def keep(self, artifact_path: str | None, value: Any, name: str = "", *, as_model: bool = True) -> None:
         """Keep a value as a file, at `artifact_path` or under its name; a model without a path as a model."""
         if is_secret(name.rpartition("/")[2], value):
-            append_tags(self.run, {f"trackdsl.omitted.{name}": "its name is the name of a secret"})
+            append_tags(self.run, {f"trackdsl.omitted.{name}": "its name looks like that of a secret"})
             return
         if issubclass(type(value), Path) and _exists(value):
             _artifacts.snapshot(self.run, value, artifact_path or self._free_path(value, name))

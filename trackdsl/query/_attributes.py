@@ -70,8 +70,8 @@ def checked(name: str, operator: str, value: Any) -> Any:
     return value
 
 
-def pushed(name: str, operator: str, value: Any) -> str | None:
-    """See `Condition.pushed`."""
+def prefilter(name: str, operator: str, value: Any) -> str | None:
+    """See `Condition.prefilter`."""
     column = IN_MLFLOW.get(name)
     if name == "start" and operator in ("gt", "ge", "lt", "le", "eq") and abs(value) < 1e17:
         low, high = f"{column} >= {math.floor(value)}", f"{column} <= {math.ceil(value)}"

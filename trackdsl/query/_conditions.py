@@ -52,13 +52,13 @@ class Condition:
         """Whether a run meets the condition."""
         return any(self._holds(kind, run) for kind in self.kinds)
 
-    def pushed(self) -> str | None:
+    def prefilter(self) -> str | None:
         """A filter for MLflow that keeps every run that passes this condition; None if MLflow cannot express one."""
         if len(self.kinds) != 1:
             return None
         (kind,) = self.kinds
         if kind == "attribute":
-            return _attributes.pushed(self.key, self.operator, self.value)
+            return _attributes.prefilter(self.key, self.operator, self.value)
         if not is_nameable(self.key) or (kind == "tags" and is_call_value(self.key)):
             return None  # MLflow cannot compare one field of the tag `trackdsl.call`.
         name = f"{kind}.{quoted_key(self.key)}"

@@ -135,9 +135,13 @@ class DatabaseReader(PagedReader):
     def _found(self, wanted: Search) -> list[Row] | None:
         """The rows of the runs, in order; None if only MLflow's client can find them."""
         if self._known:
-            where, pushed, orders = read_filter(wanted.where), read_filter(wanted.pushed), read_order(wanted.order_by)
-            if where is not None and pushed is not None and orders is not None and not self._nan_decides(where):
-                return self._selected(wanted, (*where, *pushed), orders)
+            where, prefilter, orders = (
+                read_filter(wanted.where),
+                read_filter(wanted.prefilter),
+                read_order(wanted.order_by),
+            )
+            if where is not None and prefilter is not None and orders is not None and not self._nan_decides(where):
+                return self._selected(wanted, (*where, *prefilter), orders)
         from trackdsl.query._mlflow_search import found_by_mlflow
 
         return found_by_mlflow(store_of(self.client), wanted)

@@ -92,7 +92,7 @@ class Search:
     Attributes:
         experiments: MLflow's ids.
         where: a filter in MLflow's language.
-        pushed: another one, which keeps every run that the caller wants; it compares all that it gets.
+        prefilter: a coarser filter for the store, which keeps every wanted run; the caller compares again.
         order_by: in MLflow's language; runs that are equal come newest first.
         limit: the largest number of runs, or None for all.
         roots: only runs without a parent (`True`), only runs with one (`False`), or both (`None`).
@@ -100,7 +100,7 @@ class Search:
 
     experiments: tuple[str, ...]
     where: str = ""
-    pushed: str = ""
+    prefilter: str = ""
     order_by: tuple[str, ...] = ()
     limit: int | None = None
     roots: bool | None = None
@@ -108,7 +108,7 @@ class Search:
     @property
     def filter(self) -> str:
         """Both filters."""
-        return " AND ".join(part for part in (self.where, self.pushed) if part)
+        return " AND ".join(part for part in (self.where, self.prefilter) if part)
 
 
 @dataclass(frozen=True)

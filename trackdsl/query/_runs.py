@@ -226,7 +226,7 @@ class Question:
         reader: the reader of the store.
         names: the names of the experiments, by MLflow's id.
         where: the filter that the user gave, in MLflow's language.
-        pushed: what MLflow's language can express of the conditions.
+        prefilter: what MLflow's language can express of the conditions.
         order_by: the order, in MLflow's language.
         conditions: the conditions that runs have to pass too.
     """
@@ -234,7 +234,7 @@ class Question:
     reader: PagedReader
     names: Mapping[str, str]
     where: str
-    pushed: str
+    prefilter: str
     order_by: tuple[str, ...]
     conditions: tuple[Condition, ...]
     left_out: frozenset[str]
@@ -262,9 +262,9 @@ class Question:
         names = {one.id: one.name for one in _experiments(experiment, reader)}
         ids = tuple(names)
         read = (*on_calls, *conditions_from(conditions, reader, ids))
-        pushed = " AND ".join(part for part in (one.pushed() for one in read) if part)
+        prefilter = " AND ".join(part for part in (one.prefilter() for one in read) if part)
         left_out = frozenset() if superseded else superseded_ids(reader, ids)
-        return cls(reader, names, where or "", pushed, order_in_mlflow(order_by, reader, ids), read, left_out)
+        return cls(reader, names, where or "", prefilter, order_in_mlflow(order_by, reader, ids), read, left_out)
 
     def ask(self, most: int | None, *, roots_first: bool = False) -> list[FoundRun]:
         """The runs that match, in order.
@@ -289,7 +289,7 @@ class Question:
         """Iterate over the runs; see `Search` for `roots`."""
         limit = None if self.conditions or self.left_out else most
         ordered = self.order_by if order is None else order
-        wanted = Search(tuple(self.names), self.where, self.pushed, ordered, limit, roots)
+        wanted = Search(tuple(self.names), self.where, self.prefilter, ordered, limit, roots)
         for run in _with_bar(iter(self.reader.search(wanted))):
             if run.run_id not in self.left_out and all(condition.holds(run) for condition in self.conditions):
                 yield run

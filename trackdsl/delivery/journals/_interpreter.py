@@ -104,16 +104,16 @@ class Interpreter:
         return self.deferral.blocked
 
     @property
-    def together(self) -> bool:
+    def is_batching(self) -> bool:
         """Whether writes are collected, so that the store may refuse a stretch as a whole.
 
         Then its events are read again, and written singly.
         """
-        return self.deferral.together
+        return self.deferral.is_batching
 
-    @together.setter
-    def together(self, value: bool) -> None:
-        self.deferral.together = value
+    @is_batching.setter
+    def is_batching(self, value: bool) -> None:
+        self.deferral.is_batching = value
 
     @property
     def timestamps(self) -> TimestampDedup:
@@ -150,7 +150,7 @@ class Interpreter:
             return
         try:
             self._deliver(sink, event, source, in_doubt)
-            if self.together:
+            if self.is_batching:
                 self._plain.runs.add(event.run)
         except NotYet:
             raise

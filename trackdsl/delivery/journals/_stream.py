@@ -121,7 +121,7 @@ class Stream:
                 return True
             raise
         finally:
-            self._in_hand = self._interpreter.together = False
+            self._in_hand = self._interpreter.is_batching = False
         self._size.lengthen()
         self._note_done(len(entries))
         if self._reader.position >= self._doubt_until:
@@ -229,7 +229,7 @@ class Stream:
         Raises:
             NotYet: the first one has to wait.
         """
-        self._interpreter.together = together
+        self._interpreter.is_batching = together
         number, early = -1, 0
         while (number := number + 1) < len(entries):
             if together:

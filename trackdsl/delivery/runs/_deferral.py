@@ -46,8 +46,8 @@ class Deferral:
         held: the events that are held back.
         blocked: the blocked runs.
         dropped: the runs that are dropped.
-        together: whether writes are collected. Then the events of a stretch are not remembered: if one fails, all are
-            read again.
+        is_batching: whether writes are collected. Then the events of a stretch are not remembered: if one fails, all
+            are read again.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Deferral:
         self.held = HeldEvents(stream.ledger)
         self.blocked = BlockedRuns(stream.ledger)
         self.dropped = DroppedRuns(stream.directory, is_dropped)
-        self.together = False
+        self.is_batching = False
         self._unremembered = unremembered
         #: What was read of each run in this stretch; if the run is blocked, these events are held too.
         self._stretch: dict[bytes, list[HeldEvent]] = {}
@@ -68,7 +68,7 @@ class Deferral:
 
     def remember(self, event: events.AnyEvent, end: Position, times: tuple[int, ...] = ()) -> None:
         """Remember an event that was read of a run: if the run is blocked, its events are held."""
-        if not self.together:
+        if not self.is_batching:
             self._stretch.setdefault(event.run, []).append(HeldEvent(event, end, times))
 
     def forget_stretch(self) -> None:
