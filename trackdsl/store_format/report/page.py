@@ -209,7 +209,7 @@ _TIMELINE_TOOLS = (
 )
 _KEY = {
     "critical": "critical path",
-    "f": "beside it",
+    "f": "other stages",
     "x": "failed",
     "k": "killed",
     "c": "from the cache",
