@@ -55,6 +55,23 @@ def test_frames(recorded: Any) -> None:
     pd.testing.assert_frame_equal(plain.sort_values("id"), frame.sort_values("id"))
 
 
+def test_frames_are_recorded_as_those_of_pandas(recorded: Any) -> None:
+    """A stage that takes and returns a frame of a query records what it records of a plain one."""
+
+    @trackdsl.stage
+    @trackdsl.track_returns
+    def kept(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame
+
+    frame = trackdsl.runs("churn")[["id", "name"]]
+    with trackdsl.testing.capture_runs() as captured:
+        kept(frame)
+        kept(pd.DataFrame(frame))
+    one, other = captured.runs
+    assert one.params == other.params
+    assert set(one.artifacts) == set(other.artifacts) != set()
+
+
 def test_other_displays(recorded: Any) -> None:
     """So do runs, trees and comparisons, as text and as HTML."""
     values = [*recorded, trackdsl.tree(recorded[0]), trackdsl.compare(*recorded), trackdsl.best("churn", "m"),

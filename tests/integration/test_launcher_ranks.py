@@ -339,12 +339,17 @@ def test_torchrun(start: StartProgram, sqlite_store: str, tmp_path: Path) -> Non
     """Each launch by torchrun has one root, and each attempt after a failure has its own."""
     pytest.importorskip("torch")
     program = """
-        import os, sys
+        import os, sys, time
         import trackdsl
 
         @trackdsl.experiment("ddp")
         def train(what, lr=0.1):
-            if what == "again" and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            if what == "again" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+                if os.environ["RANK"] == "0":
+                    open("rank-0-began", "w").close()
+                    time.sleep(300)  # Until it is ended, because the other rank failed.
+                while not os.path.exists("rank-0-began"):
+                    time.sleep(0.01)
                 raise ValueError("the first time")
             if what != "sum":
                 return

@@ -85,5 +85,5 @@ def test_runs_are_found_by_what_is_recorded(sqlite_store: str) -> None:
         assert list(trackdsl.runs("searched", **{f"{name}__ne": pair[index]})["name"]) == [f"run-{1 - index}"]
     different = {line.name for line in trackdsl.compare(*ids) if line.kind == "params"}
     assert different == set(values)
-    with pytest.raises(trackdsl.QueryError, match="a dict is several"):
+    with pytest.raises(trackdsl.QueryError, match="a dict holds several"):
         trackdsl.runs("searched", layers={"a": 1})
