@@ -79,7 +79,7 @@ def test_a_cell_that_is_over_at_once_has_one_display(kernel: Kernel) -> None:
         ("1 / 0", "error"),
         ("display(1)", "display_data"),
         ("import threading; one = threading.Thread(target=print, args=(1,)); one.start(); one.join()", "stream"),
-        ("import matplotlib.pyplot as plt\n%matplotlib inline\nplt.plot([1]);", "display_data"),
+        ("import matplotlib.pyplot as plt\n%matplotlib inline\nplt.figure()\nplt.plot([1]);", "display_data"),
     ],
 )
 @pytest.mark.parametrize("option", ["", "--no-capture"])
