@@ -32,9 +32,9 @@ INT64 = 1 << 63
 Scalar = bool | int | float | str | None
 
 #: The thread and the task that a run began in: the name of the thread, its id, the name of the task, its id.
-#: The main thread has no name and the id 0; so has no task. The id of a thread is the operating system's, or Python's
-#: where that is not known. A task is one of asyncio or trio, or a greenlet; its id tells tasks of one name apart that
-#: exist at the same time. This is a tuple, because it is made for each run.
+#: In the main thread, the name is empty and the id is 0; outside of tasks, so are those of the task. The id of a thread
+#: is the operating system's, or Python's where that is not known. A task is one of asyncio or trio, or a greenlet; its
+#: id distinguishes tasks of one name that exist at the same time. This is a tuple, because it is made for each run.
 Lane = tuple[str, int, str, int]
 
 

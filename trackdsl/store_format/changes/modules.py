@@ -22,7 +22,7 @@ _INSTALLED = re.compile(r"[/\\](?:site|dist)-packages(?:[/\\]|$)|[/\\]lib(?:64)?
 #: Its functions are in every program, and are not part of the project.
 _OWN = "trackdsl"
 
-#: Python raises these for files that are not Python, also for those that somebody made to be none.
+#: Python raises these for files that are not valid Python, also for files that were damaged on purpose.
 _NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
