@@ -387,7 +387,7 @@ def test_each_way_to_begin_a_run_keeps_contexts_from_the_collector(program: str)
     assert "trackdsl._core.gc_workaround" in done.stdout
 
 
-def test_paths_that_a_server_can_never_store(start: StartProgram, shared_server: Server) -> None:
+def test_paths_that_a_server_can_never_store(start: StartProgram, shared_server: Server, tmp_path: Path) -> None:
     """A file below a file, and a file in the path of a folder, are refused once, and everything else arrives."""
     program = start(
         """
@@ -407,7 +407,7 @@ def test_paths_that_a_server_can_never_store(start: StartProgram, shared_server:
     )
     code, _, errors = program.finish()
     assert code == 0, errors
-    assert "3 items were refused by MLflow" in errors
+    assert "3 items were refused by MLflow" in errors, (tmp_path / "spool/delivery.log").read_text()
     assert sync().returncode == 0  # Nothing waits.
     (run,) = [run for run in all_runs(shared_server.uri) if run.info.run_name == f"paths-{program.pid}"]
     below = "MLflow refused it: 'a' is a file, so nothing can be stored below it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import subprocess
 import sys
@@ -244,3 +245,23 @@ def test_a_large_file_does_not_enter_the_memory(shared_server: Server, tmp_path:
         )
         assert artifact.file_size == size
     assert peaks[1] - peaks[0] < 20 << 20
+
+
+def test_an_occupied_path_is_found_through_closed_connections(gateway: Callable[..., Gateway]) -> None:
+    """A file below a file is refused at once, even if the server closes several connections before it lists files."""
+    lists = itertools.count(1)
+
+    def close_three(method: str, path: str, _: Any) -> None:
+        if method == "GET" and "mlflow-artifacts" in path and next(lists) <= 3:
+            raise ConnectionAbortedError
+
+    front = gateway(answer=close_three)
+    with experiment("uploads", run_name="occupied", tracking_uri=front.uri) as run:
+        run.log_text("a file", "a")
+        run.log_text("below a file", "a/b")
+    deliver()
+
+    assert next(lists) > 4
+    assert sent(front)["a/b"] == 1
+    (stored,) = (run for run in all_runs(front.uri) if run.info.run_name == "occupied")
+    assert "'a' is a file" in stored.data.tags["trackdsl.omitted.a/b"]

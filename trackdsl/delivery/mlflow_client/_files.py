@@ -11,6 +11,7 @@ from typing import Any
 
 from trackdsl._core.events import Model
 from trackdsl._core.redaction import mask_text
+from trackdsl.delivery.mlflow_client._concurrent_requests import MOST
 from trackdsl.delivery.mlflow_client._connection import MlflowConnection
 from trackdsl.delivery.mlflow_client._taken_paths import may_be_taken, taken, wanted_paths
 from trackdsl.delivery.store._errors import Refused
@@ -94,9 +95,13 @@ class MlflowFiles(MlflowConnection):
 
     def _why_taken(self, run_id: str, wanted: Iterable[str]) -> str | None:
         """Why files can never be written; None if they can, or if the server cannot be asked either."""
-        for _ in range(2):  # The first request may get the connection that the server has closed.
-            with contextlib.suppress(Exception):
+        problem: Exception | None = None
+        for _ in range(MOST + 1):  # Each may get a connection that the server has closed after a failed upload.
+            try:
                 return taken(wanted, lambda folder: self._client.list_artifacts(run_id, folder))
+            except Exception as error:
+                problem = error
+        logger.debug("trackdsl cannot list the artifacts of run %s: %s", run_id, problem)
         return None
 
     def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> str:
