@@ -44,6 +44,9 @@ from .preloaded_servers import PreloadedServers
 
 #: The fixtures of tests that use plain MLflow.
 pytest_plugins = ["tests.plain_mlflow"]
+pytest.register_assert_rewrite(
+    "tests.drawn_programs", "tests.handler_contract", "tests.run_zoo", "tests.written_journals"
+)
 
 # No deadline: a machine that is busy with the other tests is not a fault of the one at hand.
 hypothesis.settings.register_profile("full", deadline=None, max_examples=100)
@@ -665,6 +668,15 @@ def no_pauses(change_timing: ChangeTiming) -> None:
         first_retry=0.0, longest_retry=0.0, longest_search=0.0, file_retry=0.0, late_request=0.0, git_answer=0.0,
         other_process=0.0, missing_run=0.0,
     )  # fmt: skip
+
+
+@pytest.fixture
+def nobody_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Online, and no delivery process is started."""
+    from trackdsl.delivery.program import _client
+
+    monkeypatch.setenv("TRACKDSL_MODE", "online")
+    monkeypatch.setattr(_client, "_start_process", lambda spool: None)
 
 
 @pytest.fixture(params=["their ids", pytest.param("side by side", marks=pytest.mark.slow), "our ids"])

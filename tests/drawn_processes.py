@@ -165,6 +165,13 @@ class Machine:
         return not any((self.spool / JOURNALS).glob("*"))
 
 
+def rounds(*machines: Machine, number: int = 20) -> None:
+    """Let machines deliver by turns."""
+    for _ in range(number):
+        for machine in machines:
+            machine.round()
+
+
 @dataclass
 class Expected:
     """What a run must be in the end."""

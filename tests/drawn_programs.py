@@ -201,3 +201,19 @@ def fork(child: Callable[[], None]) -> int:
 def forked(child: Callable[[], None]) -> None:
     """Run something in a forked child and wait for it."""
     assert os.waitstatus_to_exitcode(os.waitpid(fork(child), 0)[1]) == 0
+
+
+def check_delivered(store: MemoryStore, expected: dict[str, Expected]) -> None:
+    """The store holds what was recorded, once, and no tag reports a loss."""
+    assert Counter(run.name for run in store.runs.values()) == Counter(expected.keys())
+    ids = {run.name: run_id for run_id, run in store.runs.items()}
+    for name, run in expected.items():
+        held = store.named(name)
+        assert held.params == run.params
+        assert Counter((key, value, step) for key, value, _, step in held.points) == run.points
+        assert held.files == run.files
+        assert held.status == run.status
+        assert {key: held.tags.get(key) for key in run.tags} == run.tags
+        assert held.tags.get("mlflow.parentRunId") == (ids[run.parent] if run.parent else None)
+        kinds = ("refused", "omitted", "lost", "damaged", "missing", "truncated", "parent")
+        assert not [tag for tag in held.tags if tag.startswith(tuple(f"trackdsl.{kind}" for kind in kinds))]

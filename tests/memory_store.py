@@ -378,6 +378,11 @@ class MemoryStore:
             raise fault(f"call {self.calls}: {method}")
 
 
+def roots(store: MemoryStore) -> list[tuple[str, Held]]:
+    """The runs without a parent, by their ids."""
+    return [(id_, run) for id_, run in store.runs.items() if "mlflow.parentRunId" not in run.tags]
+
+
 def fail_once(*methods: str, error: Callable[[], BaseException]) -> Callable[..., None]:
     """For `MemoryStore.before`: the first call of each of these methods fails."""
     left = list(methods)

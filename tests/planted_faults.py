@@ -32,6 +32,7 @@ END = f"{NOTES}::test_the_note_of_an_end_that_is_lost"
 KILLED = f"{NOTES}::test_killed_just_after_a_call"
 FLUSH = f"{NOTES}::test_flush_while_a_file_is_deferred"
 JOURNAL = "tests/unit/test_journal.py"
+DAMAGED_JOURNAL = "tests/unit/test_damaged_journals.py"
 RUNS = "tests/unit/test_run_map.py"
 HELD = "tests/integration/test_held_runs.py"
 SINK = "tests/integration/test_database_sink.py"
@@ -73,7 +74,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/files/_artifacts.py", "if any(waiting.run_id == run.run_id and _overlap(waiting.path, _key(event)) for waiting in self._waiting):", "if False:", f"{OUTAGES}::test_an_older_artifact_never_replaces_a_newer"),
     ("delivery/files/_artifacts.py", "            bisect.insort(self._waiting, waiting, key=recorded_order)\n", "            pass\n", FLUSH),
     ("delivery/files/_tables.py", "            sink.commit()  # Nothing but the log remembers the rows.\n", "", OURS.format("Crash-before").replace("-some", "-every")),
-    ("delivery/state/_run_map.py", "self._write([WITHOUT_PARENT.change(id_, parent)])", "self._note(WITHOUT_PARENT, id_)", "tests/integration/test_runs_of_several_processes.py::test_delivery_is_killed_before_it_has_asked_again"),
+    ("delivery/state/_run_map.py", "self._write([WITHOUT_PARENT.change(id_, parent)])", "self._note(WITHOUT_PARENT, id_)", "tests/integration/test_late_parents.py::test_delivery_is_killed_before_it_has_asked_again"),
     ("delivery/state/_ledger.py", "if size > self._end:", "if False:", f"{LEDGER}::test_a_short_commit_after_a_long_torn_one"),
     ("delivery/state/_ledger.py", "            self._append(frame(before.changes), True)\n", "            pass\n", SPOOLS),
     ("delivery/state/_ledger.py", "                os.fsync(descriptor)\n", "                pass\n", f"{LEDGER}::test_what_is_brought_to_the_disk"),
@@ -95,7 +96,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/runs/_git_tags.py", "self._untagged = runs.ours()", "self._untagged: list[bytes] = []", f"{OUTAGES}::test_the_answer_of_git_survives_a_restart"),
     ("delivery/process/_durability.py", "        sync(path)", "        pass", DISK),
     ("delivery/process/_durability.py", '"origin", NAME, "progress"', '"origin", "progress"', DISK),
-    ("delivery/process/_durability.py", "*unsealed[:-1]])", "*unsealed])", f"{OUTAGES}::test_every_segment_is_brought_to_the_disk"),
+    ("delivery/process/_durability.py", "*unsealed[:-1]])", "*unsealed])", "tests/faults/test_deleted_journals.py::test_every_segment_is_brought_to_the_disk"),
     ("store_format/progress.py", "self._mapped().flush()", "pass", DISK),
     ("store_format/limits.py", "MAX_PARAM = 6000", "MAX_PARAM = 5999", LIMITS),
     ("store_format/limits.py", "MAX_PARAM = 6000", "MAX_PARAM = 6001", LIMITS),
@@ -109,12 +110,12 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("journal/_reader.py", "            if not sealed or _all_zero(data, offset, len(data)):", "            if _all_zero(data, offset, len(data)):", HALF),
     ("journal/_files.py", "            os.fsync(file.fileno())", "            pass", DISK),
     ("journal/_files.py", "        os.fsync(descriptor)", "        pass", DISK),
-    ("journal/_reader.py", "offset + fmt.FRAME.size) and not sealed)", "offset + fmt.FRAME.size))", f"{JOURNAL}::test_zeros_between_events_are_counted"),
-    ("journal/_reader.py", "if _is_frame(view, offset, salt):", "if False:", f"{JOURNAL}::test_an_event_that_is_written_while_it_is_read"),
+    ("journal/_reader.py", "offset + fmt.FRAME.size) and not sealed)", "offset + fmt.FRAME.size))", f"{DAMAGED_JOURNAL}::test_zeros_between_events_are_counted"),
+    ("journal/_reader.py", "if _is_frame(view, offset, salt):", "if False:", f"{DAMAGED_JOURNAL}::test_an_event_that_is_written_while_it_is_read"),
     ("journal/_format.py", "        if crc(payload, salt) != check:\n            break\n", "", f"{NOTES}::test_more_events_than_are_decoded_at_once"),
-    ("journal/_reader.py", "header.schema > events.SCHEMA:", "False:", f"{JOURNAL}::test_a_newer_schema_is_left_alone"),
-    ("journal/_reader.py", "header.number == number:\n                    self._salted", "True:\n                    self._salted", f"{JOURNAL}::test_what_is_missing_of_a_journal_is_reported"),
-    ("journal/_reader.py", "if not sealed or not rest:", "if True:", f"{JOURNAL}::test_a_cut_last_segment_is_reported"),
+    ("journal/_reader.py", "header.schema > events.SCHEMA:", "False:", "tests/unit/test_golden_journals.py::test_a_newer_schema_is_left_alone"),
+    ("journal/_reader.py", "header.number == number:\n                    self._salted", "True:\n                    self._salted", f"{DAMAGED_JOURNAL}::test_what_is_missing_of_a_journal_is_reported"),
+    ("journal/_reader.py", "if not sealed or not rest:", "if True:", f"{DAMAGED_JOURNAL}::test_a_cut_last_segment_is_reported"),
     ("journal/_writer.py", "fmt.LOST.pack_into(self._map, fmt.LOST_OFFSET, self.lost)", "pass", f"{NOTES}::test_lost_events_of_a_program_that_is_killed"),
     ("journal/_writer.py", "        segment.map.write(data)\n        self._switch(segment, segment.map.write)\n", "        self._switch(segment, segment.map.write)\n        segment.map.write(data)\n", f"{JOURNAL}::test_threads_that_fill_a_new_segment_at_once"),
     ("delivery/journals/_interpreter.py", "if event.run in self._held.runs and not", "if False and not", f"{HELD}::test_later_events_of_a_blocked_run_wait_behind_earlier_ones"),
@@ -127,7 +128,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/runs/_opening.py", "self._creation.remaining(run, self._tags(event, self._git.known()))", "_compose.Pending()", f"{OUTAGES}::test_killed_before_the_rest_of_a_new_run"),
     ("delivery/runs/_early_creation.py", "if self._creation.may_exist(event.run, in_doubt):", "if False:", BESIDE.format("Crash-after")),
     ("delivery/runs/_creation.py", "            self._unsent.discard(new.id_)\n            (self._doubted.discard if", "            (self._doubted.discard if True or", BESIDE.format("Unavailable-after")),
-    ("delivery/journals/_interpreter.py", "self._shared.points.delivered(self._name, up_to=end)", "self._shared.points.delivered(self._name)", "tests/integration/test_runs_of_several_processes.py::test_points_of_a_stretch_that_failed_and_is_read_in_parts"),
+    ("delivery/journals/_interpreter.py", "self._shared.points.delivered(self._name, up_to=end)", "self._shared.points.delivered(self._name)", "tests/integration/test_equal_points.py::test_points_of_a_stretch_that_failed_and_is_read_in_parts"),
     ("delivery/mlflow_client/_concurrency_limit.py", "max(1, self._limit // 2)", "MOST", f"{SIDE}::test_a_server_that_fails_gets_fewer_requests_at_once"),
     ("delivery/mlflow_client/_concurrency_limit.py", "not error.busy or tries", "True or tries", f"{SIDE}::test_what_a_server_was_too_busy_for_is_sent_again"),
     ("delivery/runs/_ending.py", "            if id_ in deferral.held.runs or (id_ in deferral.blocked and not trying):\n                continue\n", "", f"{HELD}::test_an_end_that_is_held_is_an_end"),
@@ -227,10 +228,10 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/summaries/_captures.py", "return self.newest <= began <= self.time", "return began <= self.time", "tests/unit/test_recorded_source.py::test_what_a_later_program_ran_is_not_taken_for_what_an_earlier_one_ran"),
     ("delivery/summaries/_change_notes.py", " or run.tags.get(SUPERSEDED_TAG)", "", f"{WHAT_CHANGED}::test_which_run_is_the_last_one_like_it"),
     ("delivery/batches/_single_writes.py", "                    continue\n                if plain != text:\n", "                    break\n                if plain != text:\n", "tests/integration/test_fallback_encoding.py::test_why_something_is_left_out_is_said_in_ascii"),
-    ("delivery/runs/_shared_roots.py", "missing = _missing(rest, tags, sink.tags(run.run_id))", "missing = rest", "tests/integration/test_launcher_ranks.py::test_tags_that_the_store_does_not_take_as_they_are"),
-    ("delivery/runs/_shared_roots.py", "if rest.batch.tags or rest.texts:", "if rest.batch.tags:", "tests/integration/test_launcher_ranks.py::test_tags_that_the_store_does_not_take_as_they_are"),
-    ("delivery/runs/_held_delivery.py", "if id_ not in deferral.dropped:", "if False:", "tests/integration/test_runs_of_several_processes.py::test_a_parent_that_comes_while_the_experiment_is_deleted"),
-    ("delivery/runs/_held_delivery.py", "if id_ not in deferral.dropped:", "if True:", "tests/integration/test_runs_of_several_processes.py::test_a_parent_that_comes_while_the_experiment_is_deleted"),
+    ("delivery/runs/_shared_roots.py", "missing = _missing(rest, tags, sink.tags(run.run_id))", "missing = rest", "tests/integration/test_shared_roots.py::test_tags_that_the_store_does_not_take_as_they_are"),
+    ("delivery/runs/_shared_roots.py", "if rest.batch.tags or rest.texts:", "if rest.batch.tags:", "tests/integration/test_shared_roots.py::test_tags_that_the_store_does_not_take_as_they_are"),
+    ("delivery/runs/_held_delivery.py", "if id_ not in deferral.dropped:", "if False:", "tests/integration/test_late_parents.py::test_a_parent_that_comes_while_the_experiment_is_deleted"),
+    ("delivery/runs/_held_delivery.py", "if id_ not in deferral.dropped:", "if True:", "tests/integration/test_late_parents.py::test_a_parent_that_comes_while_the_experiment_is_deleted"),
     ("delivery/summaries/_left_out.py", "    except Refused as error:\n", "    except LookupError as error:\n", f"{LEFT_OUT}::test_what_the_store_refuses"),
     ("delivery/summaries/_left_out.py", "        _leave_out(sink, run_id, name, mask_text(format_error(error)), traceback=True)\n", "        pass\n", f"{LEFT_OUT}::test_a_fault_that_would_occur_again"),
     ("cli/_sync.py", "        _deliver_pages(spool, only)\n", "        pass\n", f"{WHAT_CHANGED}::test_sync_after_delivery_was_killed_when_all_was_delivered"),

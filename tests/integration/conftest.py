@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the server's plugin."""
+"""A server with the plugin, and a store with runs of many kinds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import trackdsl
+from tests.conftest import deliver
+from trackdsl import settings as _settings
 from trackdsl.store_format.empty_database import adapt
 
 if TYPE_CHECKING:
@@ -33,3 +36,31 @@ def served(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     yield server
     server.close()
     store.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def zoo_file(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the runs of `record_zoo`, and some that plain MLflow made."""
+    from tests.run_zoo import record_by_plain_mlflow, record_zoo
+
+    folder = tmp_path_factory.mktemp("zoo")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    before = _settings.configured()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TRACKDSL_SPOOL", str(folder / "spool"))
+        patch.setenv("TRACKDSL_MODE", "offline")
+        record_zoo(uri)
+        deliver()
+    record_by_plain_mlflow(uri)
+    _settings.restore(before)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def zoo(zoo_file: Path) -> str:
+    """The store of `zoo_file`, as the configured one."""
+    uri = f"sqlite:///{zoo_file}"
+    trackdsl.configure(tracking_uri=uri)
+    return uri

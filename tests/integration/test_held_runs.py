@@ -15,8 +15,7 @@ import trackdsl
 from tests.conftest import examples
 from tests.drawn_faults import faults
 from tests.drawn_processes import Machine, Process
-from tests.drawn_programs import Delivery, Program, perform, programs
-from tests.faults.test_store_outages import check
+from tests.drawn_programs import Delivery, Program, check_delivered, perform, programs
 from tests.memory_store import MemoryStore, deliver_to, fail_once
 from trackdsl import stage
 from trackdsl._core import context as _context
@@ -84,7 +83,7 @@ def test_everything_arrives_once_after_the_restoration(operations: list[Any], at
                     break
             delivery.restart()
         assert not list((delivery.spool / "journals").glob("*"))
-    check(store, program.expected)
+    check_delivered(store, program.expected)
 
 
 def not_permitted(store: MemoryStore) -> None:

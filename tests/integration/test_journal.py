@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Program, StartProgram, open_files, wait_until
-from tests.unit.test_journal import read_with_gaps
+from tests.written_journals import read_with_gaps
 from trackdsl import stage
 from trackdsl._core import events
 from trackdsl.journal import _lock

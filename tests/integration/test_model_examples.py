@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.integration.test_models import a_frame, example_of, labels, record
+from tests.recorded_models import a_frame, example_of, labels, record
 from trackdsl.handlers import _example_files, _examples
 from trackdsl.handlers._flavor import Inputs
 

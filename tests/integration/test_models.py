@@ -1,17 +1,15 @@
-"""Models: written without MLflow, delivered without loading them, loaded by MLflow as if it had logged them itself."""
+"""Models: written without MLflow, with requirements, examples and signatures; the object stays as it is."""
 
 from __future__ import annotations
 
 import gc
 import json
-import os
 import pickle
 import random
 import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +18,9 @@ import numpy as np
 import pytest
 
 import trackdsl
-from tests.conftest import StartProgram, all_runs, client, deliver
+from tests.conftest import StartProgram, client, deliver
+from tests.model_cases import CASES, torch_module
+from tests.recorded_models import a_frame, downloaded, example_of, labels, models_of, record, recorded, run_of, spec_of
 from trackdsl import (
     Model,
     OptionError,
@@ -29,9 +29,8 @@ from trackdsl import (
 )
 from trackdsl._core import events
 from trackdsl._recording.models import record_model
-from trackdsl.handlers import _example_files
 from trackdsl.handlers._model_files import sha256_of_files
-from trackdsl.handlers._registry import handler_for, handler_named
+from trackdsl.handlers._registry import handler_for
 from trackdsl.handlers._requirements import pinned
 from trackdsl.journal import _target
 from trackdsl.journal._reader import read_all
@@ -43,249 +42,13 @@ pytest.importorskip("sklearn")
 from sklearn.base import BaseEstimator, ClassifierMixin  # noqa: E402
 from sklearn.compose import ColumnTransformer  # noqa: E402
 from sklearn.ensemble import RandomForestClassifier  # noqa: E402
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer  # noqa: E402
+from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: E402
 from sklearn.gaussian_process.kernels import RBF, WhiteKernel  # noqa: E402
 from sklearn.impute import SimpleImputer  # noqa: E402
 from sklearn.linear_model import LinearRegression, LogisticRegression  # noqa: E402
 from sklearn.model_selection import GridSearchCV, KFold  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import FunctionTransformer, StandardScaler  # noqa: E402
-
-
-def a_frame(rows: int = 40) -> Any:
-    random_state = np.random.RandomState(0)
-    return pd.DataFrame(random_state.rand(rows, 3), columns=["a", "b", "c"])
-
-
-def labels(frame: Any) -> Any:
-    return (frame["a"] > 0.5).astype(int)
-
-
-def run_of(name: str, uri: str | None = None) -> Any:
-    return next(run for run in all_runs(uri) if run.info.run_name == name and here(run))
-
-
-def here(run: Any) -> bool:
-    """Whether a run is of this test: the server is shared."""
-    return str(run.data.tags.get("test.cwd")) == str(Path.cwd())
-
-
-def models_of(run: Any, uri: str | None = None) -> list[Any]:
-    found = client(uri).search_logged_models([run.info.experiment_id])
-    return [model for model in found if model.source_run_id == run.info.run_id]
-
-
-def downloaded(uri_of_model: str) -> Path:
-    import mlflow
-
-    return Path(mlflow.artifacts.download_artifacts(uri_of_model))
-
-
-def record(model: Any, arguments: dict[str, Any], name: str = "model", **options: Any) -> None:
-    """Record a model in a run called `train`."""
-    with stage("train", tags={"test.cwd": Path.cwd()}) as run:
-        record_model(run, model, name, arguments=arguments, **options)
-
-
-def recorded() -> list[tuple[events.Model, Path]]:
-    """The models in the journals of this process, with their snapshots."""
-    found = []
-    for target in _target.targets():
-        assert target.writer is not None
-        for event in read_all(target.writer.directory):
-            if isinstance(event, events.Model):
-                found += [(event, target.writer.directory / "files" / event.snapshot)]
-    return found
-
-
-def spec_of(index: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((recorded()[index][1] / "spec.json").read_text())
-    return found
-
-
-def example_of(index: int = 0, part: str = "example") -> Any:
-    spec = spec_of(index)[part]
-    return None if spec is None else _example_files.read(spec, recorded()[index][1])
-
-
-# Each case: the model, the arguments of the call, what MLflow's flavour is, and how the model answers.
-Case = tuple[Any, dict[str, Any], str, Callable[[Any, Any], Any]]
-
-
-def _predict(model: Any, data: Any) -> Any:
-    return model.predict(data)
-
-
-def sklearn_frame() -> Case:
-    frame = a_frame()
-    model = RandomForestClassifier(5, random_state=0).fit(frame, labels(frame))
-    return (
-        model,
-        {"label": labels(frame), "df": frame.assign(target=1.0)[["target", "c", "b", "a"]]},
-        "sklearn",
-        _predict,
-    )
-
-
-def sklearn_pipeline_on_array() -> Case:
-    frame = a_frame()
-    model = make_pipeline(StandardScaler(), LinearRegression()).fit(frame.to_numpy(), frame["a"])
-    return model, {"other": np.ones((4, 2)), "split": (frame.to_numpy(), frame["a"])}, "sklearn", _predict
-
-
-def sklearn_text() -> Case:
-    texts = ["good", "bad", "good day", "bad day"] * 3
-    names = np.array(["yes", "no", "yes", "no"] * 3, dtype=object)
-    return (
-        make_pipeline(CountVectorizer(), LogisticRegression()).fit(texts, names),
-        {"texts": texts},
-        "sklearn",
-        _predict,
-    )
-
-
-def xgboost_estimator() -> Case:
-    xgboost = pytest.importorskip("xgboost")
-    frame = a_frame()
-    model = xgboost.XGBClassifier(n_estimators=3).fit(frame, labels(frame))
-    return model, {"X": frame}, "xgboost", _predict
-
-
-def xgboost_booster() -> Case:
-    xgboost = pytest.importorskip("xgboost")
-    frame = a_frame()
-    model = xgboost.train({"max_depth": 2}, xgboost.DMatrix(frame, frame["a"]), 3)
-    return model, {"X": frame}, "xgboost", lambda model, data: model.predict(xgboost.DMatrix(data))
-
-
-def lightgbm_estimator() -> Case:
-    lightgbm = pytest.importorskip("lightgbm")
-    frame = a_frame()
-    model = lightgbm.LGBMRegressor(n_estimators=3, verbose=-1).fit(frame, frame["a"])
-    return model, {"X": frame}, "lightgbm", _predict
-
-
-def lightgbm_booster() -> Case:
-    lightgbm = pytest.importorskip("lightgbm")
-    frame = a_frame()
-    model = lightgbm.train({"verbose": -1}, lightgbm.Dataset(frame, frame["a"]), 3)
-    return model, {"X": frame}, "lightgbm", _predict
-
-
-def torch_module() -> Case:
-    torch = pytest.importorskip("torch")
-    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
-
-    def predict(model: Any, data: Any) -> Any:
-        model.eval()
-        with torch.no_grad():
-            return model(torch.from_numpy(np.asarray(data))).numpy()
-
-    return model, {"config": {"lr": 0.1}, "y": torch.ones(40), "X": torch.rand(40, 3)}, "pytorch", predict
-
-
-def keras_model() -> Case:
-    pytest.importorskip("torch")
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    keras = pytest.importorskip("keras", minversion="3")
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="relu"), keras.layers.Dense(1)])
-    data = np.random.RandomState(0).rand(40, 3).astype("float32")
-    return model, {"x": data}, "keras", lambda model, data: model.predict(data, verbose=0)
-
-
-def python_model() -> Case:
-    import mlflow
-
-    class Doubling(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
-            return model_input * 2
-
-    return Doubling(), {"data": a_frame()}, "python_function", lambda model, data: model.predict(None, data)
-
-
-def plain_callable() -> Case:
-    return (lambda data: data * 3), {"data": a_frame()}, "python_function", lambda model, data: model(data)
-
-
-def object_that_predicts() -> Case:
-    class Tripling:
-        def predict(self, data: Any) -> Any:
-            return data * 3
-
-    return Tripling(), {"data": a_frame()}, "python_function", _predict
-
-
-CASES = [
-    sklearn_frame, sklearn_pipeline_on_array, sklearn_text, xgboost_estimator, xgboost_booster, lightgbm_estimator,
-    lightgbm_booster, torch_module, keras_model, python_model, plain_callable, object_that_predicts,
-]  # fmt: skip
-
-
-def check_loaded(case: Case, uri: str) -> None:
-    """Load the one model of the run `train` each way MLflow knows, and compare what it answers."""
-    import mlflow
-
-    model, _, flavor, predict = case
-    mlflow.set_tracking_uri(uri)
-    run = run_of("train", uri)
-    [logged] = models_of(run, uri)
-    assert str(logged.status.value) == "READY"
-    # Searching for runs does not return their outputs in MLflow 3.1.
-    outputs = client(uri).get_run(run.info.run_id).outputs.model_outputs
-    assert [output.model_id for output in outputs] == [logged.model_id]
-    loaded = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
-    example = loaded.input_example
-    assert len(example) == 5
-    assert loaded.metadata.signature.inputs is not None
-    np.testing.assert_allclose(_numbers(loaded.predict(example)), _numbers(predict(model, example)), rtol=1e-5)
-    if flavor != "python_function":
-        assert loaded.metadata.signature.outputs is not None
-        again = getattr(mlflow, flavor).load_model(f"runs:/{run.info.run_id}/model")
-        assert type(again) is type(model)
-        np.testing.assert_allclose(_numbers(predict(again, example)), _numbers(predict(model, example)), rtol=1e-5)
-    # What `load_artifact` reads, after it has compared the hash.
-    [entry] = json.loads(run.data.tags["trackdsl.files"]).values()
-    folder = downloaded(f"models:/{logged.model_id}")
-    assert sha256_of_files(folder) == entry["sha256"]
-    handler = handler_named(entry["handler"])
-    assert handler is not None
-    np.testing.assert_allclose(
-        _numbers(predict(handler.read(folder), example)), _numbers(predict(model, example)), rtol=1e-5
-    )
-
-
-def _numbers(answer: Any) -> Any:
-    found = np.asarray(answer)
-    return (found == "yes").astype(float) if found.dtype.kind in "OU" else found
-
-
-_HEAVY = {xgboost_estimator, xgboost_booster, lightgbm_estimator, lightgbm_booster, torch_module, keras_model}
-
-
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, id=case.__name__, marks=[pytest.mark.slow] if case in _HEAVY else []) for case in CASES],
-)
-def test_a_model_loads_as_mlflow_s_own(sqlite_store: str, case: Callable[[], Case]) -> None:
-    """Models of every library answer as the original does: with MLflow's flavour, as pyfunc and by our own handler."""
-    made = case()
-    record(made[0], made[1])
-    deliver()
-    check_loaded(made, sqlite_store)
-
-
-def test_a_model_reaches_a_server(shared_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model loads through an MLflow server too, also as a registered one."""
-    # MLflow 3.1 asks for `runs:/…` among the run's own artifacts first, where its server answers 500, again and again.
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    trackdsl.configure(tracking_uri=shared_server.uri)
-    made = sklearn_frame()
-    name = f"registered-{Path.cwd().parent.name}"
-    record(made[0], made[1], registered_model_name=name)
-    deliver(shared_server.uri)
-    check_loaded(made, shared_server.uri)
-    [version] = client(shared_server.uri).search_model_versions(f"name='{name}'")
-    assert version.run_id == run_of("train", shared_server.uri).info.run_id
 
 
 def test_the_marker_makes_a_model_of_anything(sqlite_store: str) -> None:
@@ -314,100 +77,6 @@ def test_the_marker_makes_a_model_of_anything(sqlite_store: str) -> None:
     [version] = client().search_model_versions("name='twice'")
     assert version.source == f"models:/{by_name['doubling'].model_id}"
     assert json.loads(by_name["doubling"].tags["mlflow.modelVersions"]) == [{"name": "twice", "version": 1}]
-
-
-class Crash(BaseException):
-    """Replaces a SIGKILL of the delivery process."""
-
-
-class Dying:
-    """A real client that dies before or after one of its calls."""
-
-    def __init__(self, real: Any, at: int, *, after: bool) -> None:
-        self.calls = 0
-        self._real = real
-        self._at = at
-        self._after = after
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._real, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self.calls += 1
-            if self.calls == self._at and not self._after:
-                raise Crash
-            result = method(*args, **kwargs)
-            if self.calls == self._at:
-                raise Crash
-            return result
-
-        return call
-
-
-@pytest.mark.slow
-def test_a_crash_anywhere_leaves_one_model(sqlite_store: str) -> None:
-    """Killed between any two requests and begun again, there is one model, one output and one version, all whole."""
-    import mlflow
-
-    from trackdsl.delivery.mlflow_client._models import log_model
-
-    record(sklearn_frame()[0], {"X": a_frame()}, registered_model_name="churn")
-    [(event, folder)] = recorded()
-    real = client(sqlite_store)
-    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
-    calls = 0
-    for after in (False, True):
-        for at in range(1, 100):
-            run_id = real.create_run("0").info.run_id
-            real.log_param(run_id, "depth", at)
-            # A model of its own for each of the runs: an event of another time.
-            new = events.Model(event.run, "model", event.snapshot, "churn", 3, event.time + 2 * at + after)
-            dying = Dying(real, at, after=after)
-            finished = False
-            try:
-                log_model(dying, sqlite_store, run_id, "0", new, folder)
-                finished = True
-            except Crash:
-                log_model(real, sqlite_store, run_id, "0", new, folder)
-                log_model(real, sqlite_store, run_id, "0", new, folder)
-            check_whole(real, run_id, {"depth": str(at)})
-            if finished:
-                calls += dying.calls
-                break
-    assert calls >= 20  # Of two deliveries that nothing has stopped: there was something to die in.
-    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
-    assert mlflow.sklearn.load_model("models:/churn/1").n_features_in_ == 3
-
-
-def check_whole(mlflow: Any, run_id: str, params: dict[str, str]) -> None:
-    """A run has one model, which is ready, linked once, and one version of a registered model."""
-    run = mlflow.get_run(run_id)
-    [logged] = models_of(run)
-    assert str(logged.status.value) == "READY"
-    assert logged.params == params
-    assert [(output.model_id, output.step) for output in run.outputs.model_outputs] == [(logged.model_id, 3)]
-    [version] = mlflow.search_model_versions(f"run_id='{run_id}'")
-    assert version.source == f"models:/{logged.model_id}"
-
-
-def test_late_twins_are_removed(sqlite_store: str) -> None:
-    """Where a server has carried out a request twice, the older model stays, and gets what it lacks."""
-    from trackdsl.delivery.mlflow_client._models import log_model
-
-    record(sklearn_frame()[0], {"X": a_frame()})
-    [(event, folder)] = recorded()
-    real = client(sqlite_store)
-    run = real.create_run("0")
-    real.log_param(run.info.run_id, "depth", 3)
-    twins = [
-        real.create_logged_model("0", "m", run.info.run_id, {"trackdsl.model": events.model_key(event)})
-        for _ in range(2)
-    ]
-    older = min(twins, key=lambda model: (model.creation_timestamp, model.model_id))
-    log_model(real, sqlite_store, run.info.run_id, "0", event, folder)
-    [left] = models_of(run)
-    assert left.model_id == older.model_id
-    assert left.params == {"depth": "3"}
 
 
 class Tracing(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -695,10 +364,6 @@ def test_an_estimator_that_resists_is_still_described() -> None:
     record(Resisting(), {"X": 3})
     assert len(recorded()) == 2
     assert example_of(1) is None
-
-
-def run_of_name(name: str) -> Any:
-    return next(run for run in all_runs() if run.info.run_name == name)
 
 
 def test_what_is_said_of_a_model_is_checked(tmp_path: Path, sqlite_store: str) -> None:

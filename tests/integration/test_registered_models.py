@@ -13,7 +13,7 @@ import pytest
 
 import trackdsl
 from tests.conftest import client, deliver
-from tests.integration.test_models import a_frame, labels, models_of, run_of, run_of_name
+from tests.recorded_models import a_frame, labels, models_of, run_of, run_of_name
 from trackdsl import ArtifactError, OptionError, RegistryError, RunNotReady, UntrustedArtifact, stage
 
 pytest.importorskip("pandas")

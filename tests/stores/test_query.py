@@ -10,7 +10,8 @@ from pandas.testing import assert_frame_equal
 
 import trackdsl
 from tests.conftest import deliver
-from tests.integration.test_query import CONDITIONS, HOSTILE, asked_in_a_process, record_zoo, through_mlflow
+from tests.integration.test_query_conditions import CONDITIONS
+from tests.run_zoo import HOSTILE, asked_in_a_process, record_zoo, through_mlflow
 from tests.services import Database
 from trackdsl.query._database import DatabaseReader, reader_for
 from trackdsl.query._frame import frame_of, paths_of

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +37,10 @@ def in_one_process() -> Iterator[None]:
     _seen.clear()
     yield
     assert not _seen, f"this is not a unit test, move it to tests/integration: {_seen}"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder, for each test and not for each of its examples."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tests.unit.test_handlers import QUICK, Color, Optimizer, any_frame, frames
+from tests.handler_contract import QUICK, Color, Optimizer, any_frame, frames
 from trackdsl.handlers import handler_for
 
 
