@@ -265,3 +265,27 @@ def test_an_occupied_path_is_found_through_closed_connections(gateway: Callable[
     assert sent(front)["a/b"] == 1
     (stored,) = (run for run in all_runs(front.uri) if run.info.run_name == "occupied")
     assert "'a' is a file" in stored.data.tags["trackdsl.omitted.a/b"]
+
+
+def test_a_closed_connection_delays_no_file(gateway: Callable[..., Gateway], shared_server: Server) -> None:
+    """If a server closes the connection on which a file is sent, the file is sent again on another one at once."""
+    closed: list[str] = []
+
+    def close_first(method: str, path: str, _: Any) -> None:
+        if method == "PUT" and not closed:
+            closed.append(path)
+            raise ConnectionAbortedError
+
+    front = gateway(answer=close_first)
+    with experiment("uploads", run_name="closed", tracking_uri=front.uri) as run:
+        run.log_text("content", "first.txt")
+    _target.close_all()
+    spool = settings.spool()
+    assert spool is not None
+    worker = Worker(spool, open_sink)
+    worker.round()
+    worker.round()
+    worker.close()
+
+    assert sent(front) == {"first.txt": 2}
+    assert content("closed", shared_server.uri, "first.txt") == "content"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trackdsl._core.events import Model
 from trackdsl._core.redaction import mask_text
-from trackdsl.delivery.mlflow_client._concurrent_requests import MOST
+from trackdsl.delivery.mlflow_client._concurrency_limit import MOST
 from trackdsl.delivery.mlflow_client._connection import MlflowConnection
-from trackdsl.delivery.mlflow_client._taken_paths import may_be_taken, taken, wanted_paths
+from trackdsl.delivery.mlflow_client._taken_paths import is_closed, may_be_taken, taken, wanted_paths
 from trackdsl.delivery.store._errors import Refused
 from trackdsl.delivery.store._sink import RemoteFiles
 from trackdsl.errors import logger
@@ -39,12 +38,13 @@ class MlflowFiles(MlflowConnection):
         """See `Sink`."""
         with self._translated(), self._patiently():
             self._point_mlflow_here()
-            with self._refusing_taken(run_id, lambda: wanted_paths(local, path, directory=directory)):
-                if directory:
-                    self._client.log_artifacts(run_id, str(local), path or None)
-                else:
-                    folder = str(PurePosixPath(path).parent)
-                    self._client.log_artifact(run_id, str(local), None if folder == "." else folder)
+            write = self._client.log_artifacts if directory else self._client.log_artifact
+            folder = path if directory else str(PurePosixPath(path).parent)
+            self._write_files(
+                run_id,
+                lambda: write(run_id, str(local), None if folder in ("", ".") else folder),
+                lambda: wanted_paths(local, path, directory=directory),
+            )
 
     def read_artifact(self, run_id: str, path: str) -> bytes | None:
         """See `Sink`."""
@@ -79,30 +79,42 @@ class MlflowFiles(MlflowConnection):
         """See `Sink`."""
         with self._translated():
             self._point_mlflow_here()
-            with self._refusing_taken(run_id, lambda: [path]):
-                self._client.log_text(run_id, text, path)
+            self._write_files(run_id, lambda: self._client.log_text(run_id, text, path), lambda: [path])
 
-    @contextlib.contextmanager
-    def _refusing_taken(self, run_id: str, wanted: Callable[[], Iterable[str]]) -> Iterator[None]:
-        """Write files; if a server fails because something else has taken a path, no other attempt is made."""
-        try:
-            yield
-        except Exception as error:
-            reason = self._why_taken(run_id, [*wanted()]) if may_be_taken(error) else None
-            if reason is not None:
-                raise Refused(reason) from None
-            raise
+    def _write_files(self, run_id: str, write: Callable[[], object], wanted: Callable[[], Iterable[str]]) -> None:
+        """Write files, again at once if only a connection was closed, and not again if a path is occupied.
 
-    def _why_taken(self, run_id: str, wanted: Iterable[str]) -> str | None:
-        """Why files can never be written; None if they can, or if the server cannot be asked either."""
+        Args:
+            run_id: MLflow's id of the run.
+            write: writes the files.
+            wanted: gives their paths.
+
+        Raises:
+            Refused: something else has a path, so that the files can never be written.
+        """
+        for again in (True, False):
+            try:
+                write()
+                return
+            except Exception as error:
+                if not may_be_taken(error):
+                    raise
+                answers, reason = self._why_taken(run_id, [*wanted()])
+                if reason is not None:
+                    raise Refused(reason) from None
+                if not (again and answers and is_closed(error)):
+                    raise
+
+    def _why_taken(self, run_id: str, wanted: Iterable[str]) -> tuple[bool, str | None]:
+        """Whether the server lists the artifacts of a run, and why files can never be written; None if they can."""
         problem: Exception | None = None
         for _ in range(MOST + 1):  # Each may get a connection that the server has closed after a failed upload.
             try:
-                return taken(wanted, lambda folder: self._client.list_artifacts(run_id, folder))
+                return True, taken(wanted, lambda folder: self._client.list_artifacts(run_id, folder))
             except Exception as error:
                 problem = error
         logger.debug("trackdsl cannot list the artifacts of run %s: %s", run_id, problem)
-        return None
+        return False, None
 
     def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> str:
         """See `Sink`."""

@@ -14,7 +14,8 @@ from typing import Any
 #: Lists what lies directly in a folder of a run's artifacts, None for the uppermost, as `MlflowClient` does.
 List = Callable[[str | None], Iterable[Any]]
 #: What the errors of MLflow's client then say.
-_SIGNS = ("500 Server Error", "too many 500 error responses", "Connection aborted", "reset by peer", "Broken pipe")
+_CLOSED = ("Connection aborted", "reset by peer", "Broken pipe")
+_SIGNS = ("500 Server Error", "too many 500 error responses", *_CLOSED)
 #: More files of a folder are not looked at.
 _MOST = 1000
 
@@ -22,6 +23,11 @@ _MOST = 1000
 def may_be_taken(error: Exception) -> bool:
     """Whether a server's answer may mean that a path is taken."""
     return any(sign in str(error) for sign in _SIGNS)
+
+
+def is_closed(error: Exception) -> bool:
+    """Whether a server closed the connection, as it may do with an idle one just when it is used again."""
+    return any(sign in str(error) for sign in _CLOSED)
 
 
 def wanted_paths(local: Path, path: str, *, directory: bool) -> Iterator[str]:
