@@ -483,12 +483,17 @@ class Server:
             self.folder / "server.log",
             {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_ALLOW_FILE_STORE": "true"},
         )  # fmt: skip
-        wait_until(self.answers, "the MLflow server to answer", patience=3 * PATIENCE)  # Each worker imports MLflow.
+        wait_until(self.answers, "the MLflow server to answer")
 
     def answers(self) -> bool:
-        """Whether it is there."""
+        """Whether it is there.
+
+        Raises:
+            AssertionError: it has ended.
+        """
         import http.client
 
+        assert self.pid is None or psutil.pid_exists(self.pid), (self.folder / "server.log").read_text()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", "/health")

@@ -1,33 +1,51 @@
 """Starts MLflow servers from a process that has imported MLflow.
 
 `mlflow server` imports MLflow in a process that only starts uvicorn, which imports it again: together some ten seconds
-of CPU time. Here one process imports it once, and each server is a fork of it, which runs `mlflow server` with
-its arguments and then, in the same process, the uvicorn command that this gives. Several workers are forks of that.
+of CPU time. Here one process imports it once, for all workers of pytest-xdist and the programs that they start, and
+each server is a fork of it, which runs `mlflow server` with its arguments and then, in the same process, the uvicorn
+command that this gives. Several workers are forks of that.
 """
 
 from __future__ import annotations
 
+import atexit
+import fcntl
 import gc
 import importlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 #: What a server needs. It imports `mlflow.server` again, which reads the environment as it is imported.
 _IMPORTED = ("mlflow.cli", "mlflow.server.auth", "mlflow.server.fastapi_app", "uvicorn.main")
+#: What would fail if it was imported again: it registers its counters for Prometheus, whatever the environment.
+_KEPT = "mlflow.server.otlp_metrics"
+#: The variable that tells other processes of a test session the folder of the process, and which code it was made for.
+_FOLDER = "PRELOADED_SERVERS"
 
 
 class PreloadedServers:
-    """The process whose forks are servers. It ends with the process that started it."""
+    """The process whose forks are servers. It ends with the first process that has made one of these objects."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        folder, _, code = os.environ.get(_FOLDER, "").partition(os.pathsep)
+        if code != __file__:  # There is none, or this is a test session inside another one.
+            folder = tempfile.mkdtemp(prefix="servers-")
+            os.environ[_FOLDER] = folder + os.pathsep + __file__
+            atexit.register(_remove, folder, os.getpid())
+            alive = os.open(Path(folder, "alive"), os.O_RDWR | os.O_CREAT)  # Open until this process ends.
+            fcntl.flock(alive, fcntl.LOCK_EX)
+        self._folder = Path(folder)
 
     def start(self, arguments: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> int:
         """Start a server in a process group of its own.
@@ -41,36 +59,72 @@ class PreloadedServers:
         Returns:
             The id of its process, which is not a child of this one.
         """
-        if self._process is None or self._process.poll() is not None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-W", "ignore", __file__],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd="/",
-                env={name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "TRACKDSL"))},
-            )  # fmt: skip
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         wanted = {"arguments": [*arguments], "folder": str(folder), "log": str(log), "environment": dict(environment)}
-        self._process.stdin.write(json.dumps(wanted) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the process that starts MLflow servers has ended; what it printed says why"
+        with self._connection() as connection, connection.makefile("rw") as stream:
+            stream.write(json.dumps(wanted) + "\n")
+            stream.flush()
+            answer = stream.readline()
+        assert answer, f"the process that starts MLflow servers has ended: {(self._folder / 'log').read_text()}"
         return int(answer)
 
+    def _connection(self) -> socket.socket:
+        """A connection to the process, which is started if there is none."""
+        connection = socket.socket(socket.AF_UNIX)
+        address = self._folder / "socket"
+        with open(self._folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                connection.connect(str(address))
+            except (FileNotFoundError, ConnectionRefusedError):
+                address.unlink(missing_ok=True)
+                self._launch(address)
+                connection.connect(str(address))
+        return connection
 
-def _main() -> None:
-    """Fork a server for each line of the standard input."""
+    def _launch(self, address: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as listener, open(self._folder / "log", "w") as log:
+            listener.bind(str(address))
+            listener.listen()
+            subprocess.Popen(
+                [sys.executable, "-P", "-W", "ignore", __file__, str(listener.fileno()), str(self._folder / "alive")],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[listener.fileno()],
+                start_new_session=True, cwd="/",
+                env={name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "TRACKDSL"))},
+            )  # fmt: skip
+
+
+def _remove(folder: str, maker: int) -> None:
+    if os.getpid() == maker:  # Not in its forks.
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _main(descriptor: int, alive: str) -> None:
+    """Fork a server for each connection."""
+    threading.Thread(target=_end_after, args=(os.open(alive, os.O_RDWR),), daemon=True).start()
     for name in _IMPORTED:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Servers that end leave no zombies.
     gc.freeze()
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _become_server(**json.loads(line))
-        os.setpgid(pid, pid)  # Before anybody knows the id, and may kill the group.
-        sys.stdout.write(f"{pid}\n")
-        sys.stdout.flush()
+    listener = socket.socket(fileno=descriptor)
+    while True:
+        connection = listener.accept()[0]
+        with connection, connection.makefile("rw") as stream:
+            wanted = json.loads(stream.readline())
+            pid = os.fork()
+            if pid == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                listener.close()
+                stream.close()
+                connection.close()
+                _become_server(**wanted)
+            os.setpgid(pid, pid)  # Before anybody knows the id, and may kill the group.
+            stream.write(f"{pid}\n")
+
+
+def _end_after(alive: int) -> None:
+    """End this process with the one that holds the lock."""
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    os._exit(0)
 
 
 def _become_server(arguments: list[str], folder: str, log: str, environment: dict[str, str]) -> None:
@@ -106,7 +160,7 @@ def _become_server(arguments: list[str], folder: str, log: str, environment: dic
 
 def _forget_application() -> None:
     for name in [*sys.modules]:
-        if name == "mlflow.server" or name.startswith("mlflow.server."):
+        if name == "mlflow.server" or (name.startswith("mlflow.server.") and name != _KEPT):
             del sys.modules[name]
 
 
@@ -120,4 +174,4 @@ def _close_connections() -> None:
 
 
 if __name__ == "__main__":
-    _main()
+    _main(int(sys.argv[1]), sys.argv[2])

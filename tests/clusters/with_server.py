@@ -19,7 +19,7 @@ from tests.conftest import Server  # noqa: E402
 
 def main() -> None:
     (FOLDER / "server").mkdir()
-    server = Server(FOLDER / "server")
+    server = Server(FOLDER / "server", FOLDER / "mlflow.db")
     # Both take their time to start.
     starting = threading.Thread(target=server.start)
     starting.start()
