@@ -72,6 +72,32 @@ def test_frames_are_recorded_as_those_of_pandas(recorded: Any) -> None:
     assert set(one.artifacts) == set(other.artifacts) != set()
 
 
+def test_columns_and_rows(recorded: Any) -> None:
+    """So do columns, rows, and what is made from them; for other code they are those of pandas."""
+    frame = trackdsl.runs("churn")
+    column = frame["params.p"]
+    for each in (
+        column, frame["tags.t"], frame.iloc[0], frame.loc[0], frame.loc[:, "name"], column.head(2), column.str.upper(),
+        column + "x", column.value_counts(), column.describe(), column.drop_duplicates(), frame.set_index("name")["id"],
+        next(frame.iterrows())[1], frame.groupby("name")["metrics.m"].sum(), trackdsl.compare(*recorded).frame.iloc[0],
+        frame[["name", "id"]].value_counts(), column.rename(NASTY),
+    ):  # fmt: skip
+        assert isinstance(each, pd.Series)
+        assert inert(repr(each)), ascii(each)
+        assert inert(str(each))
+        assert inert(each.to_string())
+        assert inert(each.to_frame()._repr_html_())
+        plain = pickle.loads(pickle.dumps(each))
+        assert type(plain) is pd.Series
+        pd.testing.assert_series_equal(each, plain)
+        pd.testing.assert_series_equal(plain, each)
+    assert "\\x1b" in repr(column)
+    assert f"{NASTY}0" in set(column)
+    assert inert(repr(frame.describe(include="all")))
+    assert NASTY in frame["tags.t"].iloc[-1]
+    assert isinstance(plain, type(column))
+
+
 def test_other_displays(recorded: Any) -> None:
     """So do runs, trees and comparisons, as text and as HTML."""
     values = [*recorded, trackdsl.tree(recorded[0]), trackdsl.compare(*recorded), trackdsl.best("churn", "m"),
