@@ -12,10 +12,11 @@ import pytest
 
 from trackdsl.notebook.arguments import parse
 from trackdsl.notebook.executions import Execution
-from trackdsl.notebook.export import commands_of, script
+from trackdsl.notebook.export import commands_of
 from trackdsl.notebook.lines import indented, is_silenced, split_value
 from trackdsl.notebook.magics import _STAGE
 from trackdsl.notebook.names import MAX_CELL, names_in
+from trackdsl.notebook.program import script
 from trackdsl.notebook.roots import Opened
 from trackdsl.notebook.steps import Step
 from trackdsl.notebook.translation import FILLED, python_of

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.notebooks.kernels import ROOT, Kernel
+from tests.notebooks.kernels import Kernel
+from tests.notebooks.programs import counting, finished, reproduced
 
 #: The cells of each notebook, and the metric `m` that its last stage records.
 _NOTEBOOKS = {
@@ -108,28 +106,13 @@ _SEEDED = {
     ),
 }  # fmt: skip
 
-_RUN = """
-import json, os, runpy, sys
-from trackdsl.testing import capture_runs
-found = {}
-for path in sys.argv[1:]:
-    os.chdir(os.path.dirname(path))
-    with capture_runs() as captured:
-        runpy.run_path(path, run_name="__main__")
-        found[path] = [
-            [r.name, r.status, {k: str(v) for k, v in r.params.items()}, {k: p[-1].value for k, p in r.metrics.items()}]
-            for r in captured.runs if not r.tags.get("trackdsl.superseded_by")
-        ]
-print("RUNS" + json.dumps(found))
-"""
-
 
 @pytest.mark.slow
 def test_programs_of_notebooks(kernel: Kernel, tmp_path: Path) -> None:
     """The program of each notebook records, in a fresh process, what the notebook recorded below its root."""
     here = tmp_path / "notebook"
     here.mkdir()
-    paths, expected = [], {}
+    programs, expected = {}, {}
     notebooks = {**_NOTEBOOKS}
     for name, (cells, expression) in _SEEDED.items():
         notebooks[name] = ([*cells, f"%%stage s --metrics m\nm = {expression}"], None)
@@ -140,25 +123,13 @@ def test_programs_of_notebooks(kernel: Kernel, tmp_path: Path) -> None:
             kernel.run(code, cell=f"{at}-{number}" if code != cells[number - 1] else f"{at}-{number - 1}")
         kernel.ok("%experiment --end")
         root = [run for run in kernel.recorded() if run.parent is None][-1]
-        runs = [one for one in kernel.recorded() if one.root == root.id and not one.tags.get("trackdsl.superseded_by")]
+        expected[name] = counting(kernel, root)
         if result is not None:
-            assert runs[-1].metrics["m"] == pytest.approx(result), (name, runs[-1])
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        (folder / "reproduce.py").write_text(root.artifacts["reproduce.py"], encoding="utf-8")
-        paths.append(str(folder / "reproduce.py"))
-        expected[paths[-1]] = [
-            [run.name, run.status, {k: str(v) for k, v in run.params.items()}, run.metrics]
-            for run in runs if run.status == "FINISHED"
-        ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", _RUN, *paths], env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"},
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.partition("RUNS")[2])
-    for path, (name, _) in zip(paths, notebooks.items(), strict=True):
-        assert [run for run in found[path] if run[1] == "FINISHED"] == expected[path], (name, Path(path).read_text())
+            assert expected[name][-1].metrics["m"] == pytest.approx(result), (name, expected[name])
+        programs[name] = root.artifacts["reproduce.py"]
+    found = reproduced(programs, tmp_path)
+    for name, runs in expected.items():
+        assert finished(found[name]) == finished(runs), (name, programs[name])
 
 
 def test_runs_of_cells_without_a_magic(kernel: Kernel) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trackdsl._api.exit_hook import last_uncaught
@@ -20,6 +20,7 @@ from trackdsl._decorate.scopes import close_scope, open_scope
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_tags, guarded
 from trackdsl._recording.flatten import Flat
+from trackdsl._runs.ending import call_before_end
 from trackdsl._runs.exceptions import FINISHED, describe, status_of
 from trackdsl.errors import OptionError, format_error, report, reraise_from_signal
 from trackdsl.notebook import frontend
@@ -33,7 +34,7 @@ from trackdsl.notebook.open_cell import OpenCell
 from trackdsl.notebook.outputs import Outputs
 from trackdsl.notebook.page import Page
 from trackdsl.notebook.provenance import Provenance
-from trackdsl.notebook.roots import Opened, Root, root_of, run_around
+from trackdsl.notebook.roots import BY_CELL, Opened, Root, root_of, run_around
 from trackdsl.notebook.shown import display_for
 from trackdsl.notebook.staleness import input_tags
 from trackdsl.notebook.steps import Step
@@ -138,14 +139,19 @@ class Cells:
             execution.run = cell.scope.run
             self.executions.add(execution)
             self._shell.events.register("post_run_cell", self._after)
+            if alone:
+                call_before_end(execution.run, lambda: self._export([execution], Opened(execution.run, 0, by=BY_CELL)))
         except BaseException as error:  # A fault, or Ctrl-C.
             self._close(cell, error)
             raise
 
     def export(self, opened: Opened) -> None:
         """Keep what was executed below a root run that ends: as a notebook, and as a program."""
+        self._export(self.executions.current(), opened)
+
+    def _export(self, executions: Iterable[Execution], opened: Opened) -> None:
         self.history.catch_up()
-        export(opened, self.executions.current(), self.provenance, self.history.outputs())
+        export(opened, executions, self.provenance, self.history.outputs())
 
     def new_execution(
         self, name: str, root: str, source: str, body: str, names: Names, *, kept: bool = False

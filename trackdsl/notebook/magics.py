@@ -62,6 +62,7 @@ class Notebook:
         ):
             self._shell.register_magic_function(_magic(function), magic_kind=kind, magic_name=name)
         self._syntax.install()
+        self._root.follow()
         self._root.papermill = follow_papermill() or self._root.papermill
         if self._root.papermill is not None and self._root.papermill.begins and run_around() is None:
             with guarded("opening an experiment"):
@@ -74,6 +75,7 @@ class Notebook:
         """Remove the magics, and end the notebook's root."""
         self._cells.end_all()
         self._root.end()
+        self._root.unfollow()
         self._cells.history.remove()
         self._syntax.remove()
         for kind, names in (("cell", ("stage", "experiment")), ("line", ("experiment", "tracked", "trackdsl"))):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from trackdsl._api.open_sessions import Session, begin, leave_ended
+from trackdsl._api.open_sessions import Session, begin, leave_ended, open_sessions
 from trackdsl._config import resolve as settings
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
@@ -15,11 +16,15 @@ from trackdsl._decorate import parentage as _parentage
 from trackdsl._decorate.options import Options
 from trackdsl._decorate.scopes import call_no_more_when_opened, call_when_opened
 from trackdsl._recording import artifacts as _artifacts
+from trackdsl._recording.emit import guarded
 from trackdsl._recording.flatten import Flat
 from trackdsl._runs.ending import call_before_end
 from trackdsl._runs.run import NULL_RUN, Run
 from trackdsl.notebook.frontend import notebook_path, position
 from trackdsl.notebook.papermill import PapermillExecution
+
+#: What has opened a root: `%experiment` or the first stage, `start_logging`, or `%%experiment`.
+BY_MAGIC, BY_CALL, BY_CELL = "magic", "call", "cell"
 
 
 @dataclass(frozen=True)
@@ -28,19 +33,23 @@ class Opened:
 
     Attributes:
         run: the run.
-        since: the position of the cell that has opened it in IPython's history.
+        since: the position of the cell that has opened it in IPython's history; 0 if it is not known.
         values: the names of its parameters, which are variables.
         tags: its tags.
+        by: what has opened it.
     """
 
     run: Run
     since: int
     values: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    by: str = BY_MAGIC
 
 
 class Root:
     """The root run that `%experiment` or the first `%%stage` of a notebook has opened.
+
+    It also follows sessions of `start_logging`, which are roots in the same way.
 
     Args:
         shell: IPython's shell.
@@ -51,8 +60,22 @@ class Root:
         self._session: Session | None = None
         self._before_end: Callable[[Opened], None] | None = None
         self._run_begins: Callable[[int, str], None] | None = None
+        #: The ids of the open roots.
+        self._open: set[str] = set()
+        self._is_opening = False
         #: What papermill has sent; None without papermill.
         self.papermill: PapermillExecution | None = None
+
+    def follow(self) -> None:
+        """Follow the sessions that begin from now on, and those that are open."""
+        call_when_opened(self._began)
+        for session in open_sessions:
+            if session.scope is not None:
+                self._session_began(session.scope, 0)
+
+    def unfollow(self) -> None:
+        """Undo `follow`."""
+        call_no_more_when_opened(self._began)
 
     def call_before_end(self, call: Callable[[Opened], None]) -> None:
         """Register a function that is called with a root run before it ends."""
@@ -63,9 +86,24 @@ class Root:
         self._run_begins = call
 
     def _began(self, scope: Scope) -> None:
-        root = self.run
-        if self._run_begins is not None and scope.run is not root and root_of(scope.run) == root.id:
-            self._run_begins(position(self._shell), root.id)
+        run: Run = scope.run
+        if run.parent is None:
+            if not self._is_opening and threading.current_thread() is threading.main_thread():
+                with guarded("following a session", run):
+                    self._session_began(scope, position(self._shell))
+        elif self._run_begins is not None and self._open and (root := root_of(run)) in self._open:
+            self._run_begins(position(self._shell), root)
+
+    def _session_began(self, scope: Scope, since: int) -> None:
+        run, owner = scope.run, scope.owner
+        is_session = isinstance(owner, Session) and not owner.whole_program and owner is not self._session
+        if is_session and scope.ends_run and run.parent is None and run is not NULL_RUN:
+            self._follow(Opened(run, since, by=BY_CALL))
+
+    def _follow(self, opened: Opened) -> None:
+        if self._before_end is not None and opened.run.id not in self._open:
+            self._open.add(opened.run.id)
+            call_before_end(opened.run, lambda: self._ends(opened))
 
     @property
     def run(self) -> Run:
@@ -91,18 +129,20 @@ class Root:
             flat.add(key, value)
         chosen = Options.checked("experiment", experiment, {**options, "run_name": name})
         leave_ended()
-        self._session = begin(chosen, Session(name), flat.values)
+        self._is_opening = True
+        try:
+            self._session = begin(chosen, Session(name), flat.values)
+        finally:
+            self._is_opening = False
         run = self.run
         if flat:
             _artifacts.keep_whole(run, flat)
-        if self._before_end is not None and run is not NULL_RUN:
-            opened = Opened(run, position(self._shell), tuple(values), dict(options.get("tags") or {}))
-            call_before_end(run, lambda: self._ends(opened))
-            call_when_opened(self._began)
+        if run is not NULL_RUN:
+            self._follow(Opened(run, position(self._shell), tuple(values), dict(options.get("tags") or {})))
         return run
 
     def _ends(self, opened: Opened) -> None:
-        call_no_more_when_opened(self._began)
+        self._open.discard(opened.run.id)
         if self._before_end is not None:
             self._before_end(opened)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 
 from trackdsl._runs.exceptions import FINISHED
 from trackdsl.notebook.arguments import Arguments
@@ -17,14 +18,17 @@ _ASYNC = (ast.Await, ast.AsyncFor, ast.AsyncWith)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
-def stage_block(execution: Execution, code: str, tags: dict[str, str], result: str = "") -> str:
+def stage_block(
+    execution: Execution, code: str, tags: Mapping[str, str], result: str = "", experiment: str | None = None
+) -> str:
     """A cell with a magic, as a `with` block that records the same parameters, metrics and values.
 
     Args:
         execution: its execution; one that failed does not end the script.
         code: the cell, without magics.
-        tags: the tags of the run.
+        tags: tags of the run, besides those of the magic.
         result: what the value of the last expression is assigned to, for cells that use it.
+        experiment: the MLflow experiment of a cell that is a root run; None for a stage.
     """
     name, arguments = execution.name, execution.arguments
     if arguments is None:
@@ -49,8 +53,10 @@ def stage_block(execution: Execution, code: str, tags: dict[str, str], result: s
         if known := [each for each in listed if each not in execution.missing]:
             lines.append(call + "{" + ", ".join(f"{each!r}: {each}" for each in known) + "})")
     inner = indented("\n".join(line for line in lines if line.strip()) or "pass")
+    tags = {**arguments.tags(), **tags}
     options = f", tags={tags!r}" if tags else ""
-    block = f"with _stage({name!r}{options}) as _run:\n{inner}"
+    call = f"_stage({name!r}" if experiment is None else f"_experiment({experiment!r}, run_name={name!r}"
+    block = f"with {call}{options}) as _run:\n{inner}"
     whole = "\n".join(part for part in (assignments(arguments), block) if part)
     return suppressed(whole, execution.status, exited=execution.exited)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from trackdsl._core.redaction import mask_text
+from trackdsl._core.suppression import suppression
 from trackdsl._decorate.arguments import CallPlan
 from trackdsl._decorate.returns import ReturnPlan
 from trackdsl._recording import artifacts as _artifacts
@@ -97,6 +99,16 @@ def record_variables(
     record_artifacts(run, dict(_read(run, "artifacts", arguments.names("artifacts"), namespace)))
     every = (*late, *arguments.names("metrics"), *arguments.names("artifacts"))
     return metrics, frozenset(name for name in every if name not in namespace)
+
+
+@contextlib.contextmanager
+def untracked() -> Iterator[None]:
+    """Record no calls of decorated functions and no blocks in this thread."""
+    thread = suppression.begin()
+    try:
+        yield
+    finally:
+        suppression.end(thread)
 
 
 def record_artifacts(run: Run, values: Mapping[str, Any]) -> None:
