@@ -234,7 +234,7 @@ def main() -> None:
     reported: dict[str, Any] = {}
     configure(tracking_uri=URI)
     with stage("maker"):  # The cluster outlives the stage that starts it, and serves others.
-        spark = session("local-cluster[2,1,512]")
+        spark = session("local-cluster[1,2,512]")  # One executor with two cores: each is a JVM, which takes seconds.
     rdds(spark)
     frames(spark)
     scopes(spark, reported)
