@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import psutil
@@ -27,23 +27,25 @@ import pytest
 from _pytest.assertion.rewrite import AssertionRewritingHook
 from click.testing import CliRunner
 
+import trackdsl
 from trackdsl import settings
 from trackdsl._core import ids, runtime
 from trackdsl.cli import main
-from trackdsl.delivery import _timing
-from trackdsl.journal import _limits, _target
+from trackdsl.journal import _target
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import journals
 from trackdsl.store_format.empty_database import adapt
 from trackdsl.store_format.known_runs import read_runs
 from trackdsl.store_format.servers import server_of
 
-from .drawn_processes import Machine, Process
-from .memory_store import MemoryStore
+from .drawn_processes import Process
 from .preloaded_servers import PreloadedServers
 
-#: The fixtures of tests that use plain MLflow.
-pytest_plugins = ["tests.plain_mlflow"]
+if TYPE_CHECKING:
+    from trackdsl.delivery.process._worker import Worker
+
+#: Fixtures of tests that change how delivery works, and of those that use plain MLflow.
+pytest_plugins = ["tests.delivery_settings", "tests.plain_mlflow"]
 pytest.register_assert_rewrite(
     "tests.drawn_programs", "tests.handler_contract", "tests.run_zoo", "tests.written_journals"
 )
@@ -581,6 +583,25 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "empty-store", make) / "mlflow.db"
 
 
+@contextlib.contextmanager
+def recorded_offline(empty_store: Path, folder: Path) -> Iterator[str]:
+    """Record in the block to a SQLite store in a folder, whose URI this gives; the settings stay as they were.
+
+    Afterwards everything is delivered.
+    """
+    shutil.copy(empty_store, folder / "mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    before = settings.configured()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TRACKDSL_SPOOL", str(folder / "spool"))
+        patch.setenv("TRACKDSL_MODE", "offline")
+        trackdsl.configure(tracking_uri=uri)
+        yield uri
+        deliver()
+    settings.restore(before)
+
+
 @pytest.fixture
 def sqlite_store(empty_store: Path) -> str:
     """The default store of the working directory, with its tables made."""
@@ -605,7 +626,11 @@ def deliver(uri: str | None = None) -> None:
     spool = settings.spool()
     assert spool is not None
     _target.close_all()
-    worker = Worker(spool, open_sink)
+    finish_delivery(Worker(spool, open_sink))
+
+
+def finish_delivery(worker: Worker) -> None:
+    """Deliver all that a worker finds, and close it."""
     rounds = 0
 
     def is_over() -> bool:
@@ -614,95 +639,13 @@ def deliver(uri: str | None = None) -> None:
         rounds += busy
         return not busy and worker.idle()
 
-    wait_until(is_over, "everything to be delivered", progress=lambda: rounds)
-    worker.close()
+    try:
+        wait_until(is_over, "everything to be delivered", progress=lambda: rounds)
+    finally:
+        worker.close()
 
 
 def points(run: Any, key: str, uri: str | None = None) -> list[tuple[int, float]]:
     """The points of a metric as MLflow holds them: step and value, in the order of their times."""
     history = client(uri).get_metric_history(run.info.run_id, key)
     return [(point.step, point.value) for point in sorted(history, key=lambda p: (p.timestamp, p.step))]
-
-
-#: Changes durations of delivery until the end of the test, in seconds: `change_timing(first_retry=0.0)`.
-ChangeTiming = Callable[..., None]
-
-
-@contextlib.contextmanager
-def changed_timing(**durations: float) -> Iterator[None]:
-    """Change durations of delivery inside the block, in seconds."""
-    before = _timing.timing()
-    _timing.change_timing(**durations)
-    try:
-        yield
-    finally:
-        _timing.set_timing(before)
-
-
-@pytest.fixture
-def change_timing() -> Iterator[ChangeTiming]:
-    with changed_timing():
-        yield _timing.change_timing
-
-
-#: Changes limits of the journals that are made until the end of the test: `change_limits(first_segment=4096)`.
-ChangeLimits = Callable[..., None]
-
-
-@contextlib.contextmanager
-def changed_limits(**limits: int) -> Iterator[None]:
-    """Change limits of the journals that are made inside the block."""
-    before = _limits.limits()
-    _limits.change_limits(**limits)
-    try:
-        yield
-    finally:
-        _limits.set_limits(before)
-
-
-@pytest.fixture
-def change_limits() -> Iterator[ChangeLimits]:
-    with changed_limits():
-        yield _limits.change_limits
-
-
-@pytest.fixture
-def no_pauses(change_timing: ChangeTiming) -> None:
-    """Nothing that failed waits before it is tried again, and a run that was asked for once is given up."""
-    change_timing(
-        first_retry=0.0, longest_retry=0.0, longest_search=0.0, file_retry=0.0, late_request=0.0, git_answer=0.0,
-        other_process=0.0, missing_run=0.0,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def nobody_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Online, and no delivery process is started."""
-    from trackdsl.delivery.program import _client
-
-    monkeypatch.setenv("TRACKDSL_MODE", "online")
-    monkeypatch.setattr(_client, "_start_process", lambda spool: None)
-
-
-@pytest.fixture(params=["their ids", pytest.param("side by side", marks=pytest.mark.slow), "our ids"])
-def each_kind_of_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store in memory gives runs its own ids, one by one or several at once.
-
-    Or it keeps our ids, and is written to a stretch at a time.
-    """
-    monkeypatch.setattr(MemoryStore, "own_ids", request.param == "our ids")
-    monkeypatch.setattr(MemoryStore, "side_by_side", request.param == "side by side")
-
-
-@pytest.fixture
-def machines(tmp_path: Path) -> Iterator[Callable[[str, MemoryStore], Machine]]:
-    """Makes machines, each with a spool and a worker of its own."""
-    made: list[Machine] = []
-
-    def make(name: str, store: MemoryStore) -> Machine:
-        made.append(Machine(tmp_path / name, store))
-        return made[-1]
-
-    yield make
-    for machine in made:
-        machine.restart()

@@ -12,7 +12,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.conftest import await_git, wait_until
+from tests.conftest import await_git, finish_delivery
 from tests.drawn_programs import forked
 from trackdsl import experiment, settings, stage
 from trackdsl._core import context
@@ -90,19 +90,7 @@ def empty(uri: str) -> None:
 
 def deliver_to(spool: Path, open_sink: Callable[[str, str], Sink]) -> None:
     """Deliver a spool in this process."""
-    worker = Worker(spool, open_sink)
-    rounds = 0
-
-    def is_over() -> bool:
-        nonlocal rounds
-        busy = worker.round()
-        rounds += busy
-        return not busy and worker.idle()
-
-    try:
-        wait_until(is_over, "everything to be delivered", progress=lambda: rounds)
-    finally:
-        worker.close()
+    finish_delivery(Worker(spool, open_sink))
 
 
 def delivered_both_ways(record: Callable[[], None], uri: str, folder: Path) -> tuple[Rows, Rows]:

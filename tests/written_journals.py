@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.conftest import ChangeLimits
+from tests.delivery_settings import ChangeLimits
 from trackdsl._core import events
 from trackdsl.journal._reader import Reader
 from trackdsl.journal._segments import START, Position, segments

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +9,19 @@ import pandas as pd
 import pytest
 
 import trackdsl
-from tests.conftest import client, deliver
-from trackdsl import experiment, settings
+from tests.conftest import client, recorded_offline
+from trackdsl import experiment
 
 
 @pytest.fixture(scope="module")
 def recorded(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store with the runs of two experiments, recorded by trackdsl."""
     folder = tmp_path_factory.mktemp("searched")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    before, work = settings.configured(), Path.cwd()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("TRACKDSL_SPOOL", str(folder / "spool"))
-        patch.setenv("TRACKDSL_MODE", "offline")
-        trackdsl.configure(tracking_uri=uri)
+    with recorded_offline(empty_store, folder) as uri:
         for number in range(12):
             with experiment(f"searched-{number % 2}", run_name=f"fit-{number}") as run:
                 run.log_params({"model_type": "RandomForest" if number % 3 else "SVC", "depth": number})
                 run.log_metrics({"accuracy": 0.8 + number / 64, "f1_score": 1 - number / 64})
-        deliver()
-    settings.restore(before)
-    os.chdir(work)
     return uri
 
 

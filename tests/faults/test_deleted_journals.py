@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ChangeLimits, wait_until
+from tests.conftest import wait_until
+from tests.delivery_settings import ChangeLimits
 from tests.integration.test_journal import DELETIONS
 from tests.memory_store import Crash, MemoryStore, deliver_to
 from trackdsl import experiment, stage

@@ -38,11 +38,29 @@ def outage(spool: Path) -> Iterator[tuple[MemoryStore, Worker]]:
     worker.close()
 
 
+@contextlib.contextmanager
+def served(worker: Worker) -> Iterator[None]:
+    """Deliver from a thread."""
+    done = threading.Event()
+
+    def serve() -> None:
+        while not done.wait(0.01):
+            worker.round()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        worker.close()
+
+
 @pytest.mark.usefixtures("each_kind_of_store", "nobody_starts")
 def test_flush_after_an_outage(outage: tuple[MemoryStore, Worker], spool: Path) -> None:
     """Once the store is back, `flush` waits for the delivery instead of believing an error that was noted before."""
     store, worker = outage
-    done = threading.Event()
     with stage("s") as run:
         run.log_metric("m", 1)
         (journal,) = journals(spool)
@@ -51,18 +69,9 @@ def test_flush_after_an_outage(outage: tuple[MemoryStore, Worker], spool: Path) 
         assert progress is not None
         assert progress.blocked_since
 
-        def serve() -> None:
-            while not done.wait(0.02):
-                worker.round()
-
         store.before = lambda *_: None
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
+        with served(worker):
             assert trackdsl.flush()
-        finally:
-            done.set()
-            thread.join()
         assert len(store.named("s").points) == 1
 
 
@@ -99,21 +108,11 @@ def test_flush_while_delivery_tries_again(
 def test_flush_does_not_wait_for_an_outage(outage: tuple[MemoryStore, Worker], spool: Path) -> None:
     """If the store stays unavailable, `flush` ends as soon as that is noted again, and returns False."""
     _, worker = outage
-    done = threading.Event()
     with stage("s"):
         worker.round()
 
-        def serve() -> None:
-            while not done.wait(0.02):
-                worker.round()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
+        with served(worker):
             assert not trackdsl.flush()
-        finally:
-            done.set()
-            thread.join()
 
 
 @pytest.mark.usefixtures("each_kind_of_store", "nobody_starts")
@@ -130,7 +129,6 @@ def test_flush_tries_again_what_is_deferred(spool: Path, waits_for: str) -> None
     store.before = before
     store.deleted = {"e-gone"} if waits_for == "experiment" else set()
     worker = Worker(spool, store.open)
-    done = threading.Event()
     with experiment("gone") as run:
         run.log_text("text", "f.txt")
         (journal,) = journals(spool)
@@ -139,20 +137,10 @@ def test_flush_tries_again_what_is_deferred(spool: Path, waits_for: str) -> None
         assert progress is not None
         assert progress.deferred
 
-        def serve() -> None:
-            while not done.wait(0.02):
-                worker.round()
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
+        with served(worker):
             assert not trackdsl.flush()
             away, store.deleted = False, set()
             assert trackdsl.flush()
-        finally:
-            done.set()
-            thread.join()
-            worker.close()
         assert store.named("gone").files == {"f.txt": "text"}
 
 
@@ -163,25 +151,6 @@ def test_flush_without_a_spool(spool: Path) -> None:
         run.log_metric("m", 1)
         spool.rename(spool.with_name("gone"))
         assert not trackdsl.flush(0.05)
-
-
-@contextlib.contextmanager
-def served(worker: Worker) -> Iterator[None]:
-    """Deliver from a thread."""
-    done = threading.Event()
-
-    def serve() -> None:
-        while not done.wait(0.01):
-            worker.round()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        worker.close()
 
 
 @pytest.mark.usefixtures("nobody_starts", "git_never_answers")

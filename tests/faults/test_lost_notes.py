@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import trackdsl
-from tests.conftest import ChangeLimits, StartProgram
+from tests.conftest import StartProgram
+from tests.delivery_settings import ChangeLimits
 from tests.memory_store import Crash, MemoryStore, deliver_to
 from trackdsl import stage
 from trackdsl._core import events
@@ -39,11 +40,6 @@ ID = b"r" * 16
 def no_pauses(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As everywhere; besides, git never answers by itself."""
     monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Path:
-    return tmp_path / "spool"
 
 
 def points(store: MemoryStore, name: str) -> list[tuple[str, float, int]]:

@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import ChangeLimits, StartProgram, delivery_pids, free_port, wait_until
+from tests.conftest import StartProgram, delivery_pids, free_port, wait_until
+from tests.delivery_settings import ChangeLimits
 from trackdsl import log_metric, stage
 from trackdsl.delivery.program import _client
 from trackdsl.errors import SettingsError

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import trackdsl
-from tests.conftest import ChangeTiming, all_runs, deliver, run_command
+from tests.conftest import all_runs, deliver, run_command
+from tests.delivery_settings import ChangeTiming
 from tests.drawn_programs import fork
 from tests.memory_store import MemoryStore, deliver_to
 from trackdsl import experiment, stage

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 
 import trackdsl
-from tests.conftest import changed_limits, examples
+from tests.conftest import examples
+from tests.delivery_settings import changed_limits
 from tests.drawn_faults import faults
 from tests.drawn_programs import Delivery, Program, check_delivered, forked, perform, programs
 from tests.memory_store import Crash, Held, MemoryStore, deliver_to, fail_once

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import trackdsl
-from tests.conftest import ChangeTiming, delivery_pids, wait_until
+from tests.conftest import delivery_pids, wait_until
+from tests.delivery_settings import ChangeTiming
 from trackdsl import stage
 from trackdsl.cli._status import show as show_status
 from trackdsl.delivery.program import _waiting

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import trackdsl
-from tests.conftest import deliver
-from trackdsl import settings as _settings
+from tests.conftest import Server, recorded_offline
+from tests.gateways import Gateway
 from trackdsl.store_format.empty_database import adapt
 
 if TYPE_CHECKING:
@@ -44,17 +44,9 @@ def zoo_file(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     from tests.run_zoo import record_by_plain_mlflow, record_zoo
 
     folder = tmp_path_factory.mktemp("zoo")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    before = _settings.configured()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("TRACKDSL_SPOOL", str(folder / "spool"))
-        patch.setenv("TRACKDSL_MODE", "offline")
+    with recorded_offline(empty_store, folder) as uri:
         record_zoo(uri)
-        deliver()
     record_by_plain_mlflow(uri)
-    _settings.restore(before)
     return folder / "mlflow.db"
 
 
@@ -64,3 +56,23 @@ def zoo(zoo_file: Path) -> str:
     uri = f"sqlite:///{zoo_file}"
     trackdsl.configure(tracking_uri=uri)
     return uri
+
+
+@pytest.fixture
+def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's client sends nothing again by itself, as in the delivery process."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+
+@pytest.fixture
+def gateway(shared_server: Server) -> Iterator[Callable[..., Gateway]]:
+    """Opens gateways to the shared server, and closes them."""
+    opened: list[Gateway] = []
+
+    def open_gateway(kind: type[Gateway] = Gateway, **options: Any) -> Gateway:
+        opened.append(kind(shared_server.port, **options))
+        return opened[-1]
+
+    yield open_gateway
+    for each in opened:
+        each.close()

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import StartProgram, all_runs, changed_timing, examples, points, sync
+from tests.conftest import StartProgram, all_runs, examples, points, sync
+from tests.delivery_settings import changed_timing
 from tests.drawn_faults import faults
 from tests.drawn_processes import OPERATIONS, POINTS, Machine, Process, World, rounds
 from tests.memory_store import MemoryStore

@@ -193,16 +193,21 @@ def test_web_pages_of_others_cannot_send_change_sets(served: Served, kind: str) 
     assert served.rows("SELECT * FROM runs") == []
 
 
-def test_a_run_of_a_foreign_experiment_is_not_written(served: Served) -> None:
-    """MLflow is asked for each experiment: that of a run which exists, and that of a run which is to be created."""
-    asked: list[dict[str, Any]] = []
-    served.send(packed({RUN: new(0)}))
+def add_experiment(served: Served) -> None:
+    """Enter the experiment 5."""
     with closing(sqlite3.connect(served.path)) as connection:
         connection.execute(
             "INSERT INTO experiments (experiment_id, name, lifecycle_stage, artifact_location) "
             "VALUES (5, 'five', 'active', 'x')"
         )
         connection.commit()
+
+
+def test_a_run_of_a_foreign_experiment_is_not_written(served: Served) -> None:
+    """MLflow is asked for each experiment: that of a run which exists, and that of a run which is to be created."""
+    asked: list[dict[str, Any]] = []
+    served.send(packed({RUN: new(0)}))
+    add_experiment(served)
 
     def permits(content: dict[str, Any]) -> bool:
         asked.append(content)
@@ -223,12 +228,7 @@ def test_a_run_of_a_foreign_experiment_is_not_written(served: Served) -> None:
 def test_a_run_cannot_be_taken_over_by_creating_it(served: Served) -> None:
     """A run of one experiment is not written to by a user who 'creates' it in an experiment of their own."""
     served.send(packed({RUN: new(0)}))
-    with closing(sqlite3.connect(served.path)) as connection:
-        connection.execute(
-            "INSERT INTO experiments (experiment_id, name, lifecycle_stage, artifact_location) "
-            "VALUES (5, 'five', 'active', 'x')"
-        )
-        connection.commit()
+    add_experiment(served)
     taken = packed({RUN: new(5, batches=[Batch(tags={"stolen": "yes"})])})
 
     assert served.send(taken).status_code == 400

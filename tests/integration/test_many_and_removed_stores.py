@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import PATIENCE, ChangeTiming, StartProgram, all_runs, memory_of, open_files, sync, wait_until
+from tests.conftest import PATIENCE, StartProgram, all_runs, memory_of, open_files, sync, wait_until
+from tests.delivery_settings import ChangeTiming
 from tests.memory_store import MemoryStore
 from trackdsl import experiment, stage
 from trackdsl.delivery.journals import _streams

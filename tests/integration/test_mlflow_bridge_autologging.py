@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import all_runs, client, points
+from tests.lightning_network import network_and_data
 from tests.plain_mlflow import Tree, run_threads
 from trackdsl import current_run, stage
 from trackdsl.delivery import flush
@@ -140,22 +140,7 @@ def test_keras(here: str) -> None:
 def test_lightning(here: str) -> None:
     """PyTorch Lightning's autologging lands on the runs of two stages that train one after the other."""
     lightning = pytest.importorskip("lightning")
-    torch = pytest.importorskip("torch")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
-    class Net(lightning.LightningModule):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(2, 1)
-
-        def training_step(self, batch: Any) -> Any:
-            loss = self.layer(batch[0]).square().mean()
-            self.log("train_loss", loss)
-            return loss
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
+    pytest.importorskip("torch")
     mlflow.pytorch.autolog(log_models=False, log_datasets=False, silent=True)
     try:
         for name in ("one", "two"):
@@ -164,7 +149,7 @@ def test_lightning(here: str) -> None:
                     max_epochs=2, logger=False, enable_progress_bar=False, enable_checkpointing=False,
                     enable_model_summary=False, accelerator="cpu",
                 )  # fmt: skip
-                trainer.fit(Net(), torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(4, 2))))
+                trainer.fit(*network_and_data())
     finally:
         mlflow.pytorch.autolog(disable=True, silent=True)
     tree = Tree(here)

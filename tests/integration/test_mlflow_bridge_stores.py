@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import trackdsl
-from tests.conftest import ChangeTiming, all_runs, client, deliver, free_port, wait_until
+from tests.conftest import all_runs, client, deliver, free_port, wait_until
+from tests.delivery_settings import ChangeTiming
 from tests.plain_mlflow import Tree, artifacts, own_thread
 from trackdsl import experiment, log_metric, stage
 from trackdsl.errors import TrackingFault

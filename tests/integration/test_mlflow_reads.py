@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import trackdsl
-from tests.conftest import ChangeTiming, StartProgram, all_runs, delivery_pids, end_delivery, wait_until
+from tests.conftest import StartProgram, all_runs, delivery_pids, end_delivery, wait_until
+from tests.delivery_settings import ChangeTiming
 from trackdsl import experiment, log_metric
 from trackdsl.delivery import flush
 from trackdsl.delivery.program import _reads

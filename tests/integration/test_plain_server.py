@@ -5,36 +5,20 @@ from __future__ import annotations
 import collections
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.conftest import ChangeTiming, Server, all_runs, deliver
+from tests.conftest import Server, all_runs, deliver
+from tests.delivery_settings import ChangeTiming
 from tests.gateways import Gateway
 from trackdsl import experiment, stage
 
 CREATE, BATCH, END = "runs/create", "runs/log-batch", "runs/update"
 
 
-@pytest.fixture(autouse=True)
-def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's client sends nothing again by itself, as in the delivery process."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-
-
-@pytest.fixture
-def gateway(shared_server: Server) -> Iterator[Callable[..., Gateway]]:
-    """Opens gateways to the shared server, and closes them."""
-    opened: list[Gateway] = []
-
-    def open_gateway(kind: type[Gateway] = Gateway, **options: Any) -> Gateway:
-        opened.append(kind(shared_server.port, **options))
-        return opened[-1]
-
-    yield open_gateway
-    for each in opened:
-        each.close()
+pytestmark = pytest.mark.usefixtures("no_retries")
 
 
 def record(name: str, uri: str, children: int) -> None:

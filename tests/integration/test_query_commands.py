@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import trackdsl
-from tests.conftest import PATIENCE, StartProgram, client, deliver
-from trackdsl import QueryError, experiment, settings, stage
+from tests.conftest import PATIENCE, StartProgram, client, recorded_offline
+from trackdsl import QueryError, experiment, stage
 from trackdsl.cli import main
 from trackdsl.cli._console import output
 from trackdsl.query._shown import short
@@ -46,14 +45,7 @@ def further_in(message: str, deep: int) -> None:
 def database(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store with a tree of runs, one of which has names and values that terminals would obey."""
     folder = tmp_path_factory.mktemp("cli")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    before = settings.configured()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("TRACKDSL_SPOOL", str(folder / "spool"))
-        patch.setenv("TRACKDSL_MODE", "offline")
-        trackdsl.configure(tracking_uri=uri)
+    with recorded_offline(empty_store, folder) as uri:
         for number in range(3):
             with experiment("churn", run_name=f"pipeline-{number}", tags={"team": "a"}) as run:
                 run.log_params({"lr": number / 10, "model": "rf"})
@@ -70,8 +62,6 @@ def database(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str
         with experiment("other", run_name=HOSTILE) as run:
             run.log_params({"p": HOSTILE, "many": "x" * 500, **{f"q{n}": n for n in range(10)}})
             run.set_tag("t", HOSTILE)
-        deliver()
-    settings.restore(before)
     return uri
 
 

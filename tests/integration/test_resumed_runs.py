@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests import drawn_processes
-from tests.conftest import ChangeTiming, wait_until
+from tests.conftest import wait_until
+from tests.delivery_settings import ChangeTiming
 from tests.drawn_processes import Machine, Process
 from tests.memory_store import Crash, Held, MemoryStore
 from trackdsl._core import events

@@ -152,18 +152,21 @@ _REQUEUED = """
 """
 
 
+def store_of_kind(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    """The URI of a SQLite store, of a new store of files, or of the shared server."""
+    if kind == "file":
+        return (folder / "mlruns").as_uri()
+    return str(
+        request.getfixturevalue("sqlite_store") if kind == "sqlite" else request.getfixturevalue("shared_server").uri
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "file", "server"])
 def test_requeued_job(start: StartProgram, request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
     """A job that is killed and requeued with `MLFLOW_RUN_ID`, twice, is one run with all its points, FINISHED."""
     environment = {"TRACKDSL_MODE": "online"}
-    uri = (tmp_path / "mlruns").as_uri()
-    if kind != "file":
-        uri = (
-            request.getfixturevalue("sqlite_store")
-            if kind == "sqlite"
-            else request.getfixturevalue("shared_server").uri
-        )
+    uri = store_of_kind(kind, request, tmp_path)
     environment |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_ALLOW_FILE_STORE": "true"}
     if kind == "file":
         os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # `private` takes it away again.
@@ -353,13 +356,7 @@ def test_session_with_a_run_that_is_gone(
     monkeypatch.setenv("TRACKDSL_MODE", "online")
     monkeypatch.setenv("TRACKDSL_DELIVERY", "thread")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    uri = (tmp_path / "mlruns").as_uri()
-    if kind != "file":
-        uri = (
-            request.getfixturevalue("sqlite_store")
-            if kind == "sqlite"
-            else request.getfixturevalue("shared_server").uri
-        )
+    uri = store_of_kind(kind, request, tmp_path)
     client = mlflow.MlflowClient(uri)
     run = client.create_run("0", tags={"trackdsl.id": "77" * 16})
     client.set_terminated(run.info.run_id)

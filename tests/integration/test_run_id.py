@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conftest import ChangeTiming, wait_until
+from tests.conftest import wait_until
+from tests.delivery_settings import ChangeTiming
 from trackdsl import RunNotReady, experiment
 from trackdsl.delivery.program import _waiting
 from trackdsl.journal import _spool, _spool_choice

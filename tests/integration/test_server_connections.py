@@ -19,7 +19,6 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from tests.conftest import (
-    ChangeTiming,
     Server,
     StartProgram,
     all_runs,
@@ -30,6 +29,7 @@ from tests.conftest import (
     sync,
     wait_until,
 )
+from tests.delivery_settings import ChangeTiming
 from tests.gateways import Authority, Gateway, Stream, one_byte_at_a_time, without_end
 from trackdsl import experiment
 from trackdsl._server import http as _http

@@ -24,7 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from tests.conftest import Server, all_runs, await_git, examples, free_port, wait_until
+from tests.conftest import Server, all_runs, await_git, examples, finish_delivery, free_port, wait_until
 from tests.equal_stores import deliver_to, rows_of
 from tests.gateways import Gateway
 from tests.integration.test_database_sink import record_everything
@@ -62,19 +62,6 @@ def delivers(uri: str) -> Worker:
     spool = in_force.spool()
     assert spool is not None
     return Worker(spool, lambda _uri, cwd: open_store(uri, cwd, own=True))
-
-
-def finish(worker: Worker) -> None:
-    rounds = 0
-
-    def is_over() -> bool:
-        nonlocal rounds
-        busy = worker.round()
-        rounds += busy
-        return not busy and worker.idle()
-
-    wait_until(is_over, "everything to be delivered", progress=lambda: rounds)
-    worker.close()
 
 
 @pytest.mark.parametrize("plugged", [True, False], ids=["plugin", "plain REST"])
@@ -155,7 +142,7 @@ def test_delivery_continues_where_the_plugin_goes_away(served: Served) -> None:
     served.plugged = False
     root(2)
     _target.close_all()
-    finish(worker)
+    finish_delivery(worker)
 
     assert served.rows("SELECT value FROM metrics ORDER BY value") == [(1.0,), (2.0,)]
     assert served.rows("SELECT status FROM runs") == [("FINISHED",), ("FINISHED",)]
@@ -187,7 +174,7 @@ def test_who_may_not_write_waits_alone(served: Served) -> None:
     assert len(served.rows("SELECT run_uuid FROM runs")) == 2
 
     served.permits = lambda _: True
-    finish(worker)
+    finish_delivery(worker)
     assert sorted(served.rows("SELECT value FROM metrics")) == [(1.0,), (2.0,)]
     sink.close()
 
@@ -546,7 +533,7 @@ def test_a_server_that_is_killed_gets_the_rest_when_it_is_back(plugged: Server) 
     with contextlib.suppress(Unavailable):
         worker.round()
     plugged.start()
-    finish(worker)
+    finish_delivery(worker)
 
     runs = all_runs(plugged.uri)
     assert sorted(run.data.metrics["loss"] for run in runs) == list(range(20))

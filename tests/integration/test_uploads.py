@@ -8,14 +8,15 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import trackdsl
-from tests.conftest import ChangeTiming, Server, all_runs, client, deliver
+from tests.conftest import Server, all_runs, client, deliver
+from tests.delivery_settings import ChangeTiming
 from tests.gateways import Gateway
 from trackdsl import experiment, settings, stage
 from trackdsl.delivery.process._worker import Worker
@@ -25,24 +26,7 @@ from trackdsl.journal import _target
 FILES = "/mlflow-artifacts/artifacts/"
 
 
-@pytest.fixture(autouse=True)
-def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's client sends nothing again by itself, as in the delivery process."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-
-
-@pytest.fixture
-def gateway(shared_server: Server) -> Iterator[Callable[..., Gateway]]:
-    """Opens gateways to the shared server, and closes them."""
-    opened: list[Gateway] = []
-
-    def open_gateway(**options: Any) -> Gateway:
-        opened.append(Gateway(shared_server.port, **options))
-        return opened[-1]
-
-    yield open_gateway
-    for each in opened:
-        each.close()
+pytestmark = pytest.mark.usefixtures("no_retries")
 
 
 def sent(gateway: Gateway) -> collections.Counter[str]:

@@ -23,16 +23,8 @@ import msgspec
 import psutil
 import pytest
 
-from tests.conftest import (
-    PATIENCE,
-    ChangeLimits,
-    StartProgram,
-    await_git,
-    deliver,
-    end_delivery,
-    run_command,
-    wait_until,
-)
+from tests.conftest import PATIENCE, StartProgram, await_git, deliver, end_delivery, run_command, wait_until
+from tests.delivery_settings import ChangeLimits
 from trackdsl import experiment, log_metric, stage, steps
 from trackdsl.cli.watching import _journal, _spool
 from trackdsl.cli.watching._lines import line_of, structure_of

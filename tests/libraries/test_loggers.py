@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import types
 from typing import Any
 
 import pytest
 
+from tests.lightning_network import network_and_data
 from tests.plain_mlflow import Tree
 from trackdsl import experiment, log_metric, stage
 
@@ -38,29 +38,14 @@ def test_a_trainer_of_lightning(here: str) -> None:
     """A whole training with `MLFlowLogger`, in a stage of each of two experiments, leaves no root of its own."""
     lightning = pytest.importorskip("lightning")
     loggers = pytest.importorskip("lightning.pytorch.loggers")
-    torch = pytest.importorskip("torch")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
-    class Net(lightning.LightningModule):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(2, 1)
-
-        def training_step(self, batch: Any) -> Any:
-            loss = self.layer(batch[0]).square().mean()
-            self.log("train_loss", loss)
-            return loss
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD(self.parameters(), lr=0.1)
-
+    pytest.importorskip("torch")
     for name in ("one", "two"):
         with experiment(name), stage(f"fit-{name}"):
             trainer = lightning.Trainer(
                 max_epochs=2, logger=loggers.MLFlowLogger(run_name=f"net-{name}", tracking_uri=here), accelerator="cpu",
                 enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False, log_every_n_steps=1,
             )  # fmt: skip
-            trainer.fit(Net(), torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(4, 2))))
+            trainer.fit(*network_and_data())
     tree = Tree(here)
     assert tree.parents() == {
         "one": None, "fit-one": "one", "net-one": "fit-one", "two": None, "fit-two": "two", "net-two": "fit-two",

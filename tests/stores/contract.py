@@ -169,6 +169,13 @@ def check_changes(uri: str, name: str) -> None:
     assert trackdsl.changes(second.info.run_id, tracking_uri=uri).previous == first.info.run_id
 
 
+def root_run(uri: str, name: str) -> Any:
+    """The only root run of an experiment."""
+    mlflow = client(uri)
+    experiment_id = mlflow.get_experiment_by_name(name).experiment_id
+    return next(one for one in mlflow.search_runs([experiment_id]) if "mlflow.parentRunId" not in one.data.tags)
+
+
 def record_report(name: str) -> None:
     """Record a tree of which a report is made."""
     with experiment(name, run_name=TEXT):
@@ -181,9 +188,7 @@ def record_report(name: str) -> None:
 
 def check_report(uri: str, name: str) -> None:
     """Make the report of that tree as delivery does, twice, and look at it."""
-    mlflow = client(uri)
-    experiment_id = mlflow.get_experiment_by_name(name).experiment_id
-    root = next(one for one in mlflow.search_runs([experiment_id]) if "mlflow.parentRunId" not in one.data.tags)
+    root = root_run(uri, name)
     sink = open_store(uri, os.getcwd(), own=True)
     for _ in range(2):
         assert make_report(sink, root.info.run_id, lambda: False)
@@ -205,16 +210,14 @@ def record_trace(name: str) -> None:
 
 def check_trace(uri: str, name: str) -> None:
     """Make the trace of that tree as delivery does, twice, and look at it."""
-    mlflow = client(uri)
-    experiment_id = mlflow.get_experiment_by_name(name).experiment_id
-    root = next(one for one in mlflow.search_runs([experiment_id]) if "mlflow.parentRunId" not in one.data.tags)
+    root = root_run(uri, name)
     sink = open_store(uri, os.getcwd(), own=True)
     for _ in range(2):
         assert make_trace(sink, root.info.run_id, lambda: False, still_runs=False)
     sink.close()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Later versions of MLflow call them `locations`.
-        (trace,) = mlflow.search_traces(experiment_ids=[experiment_id])
+        (trace,) = client(uri).search_traces(experiment_ids=[root.info.experiment_id])
     assert trace.info.trace_metadata["mlflow.sourceRun"] == root.info.run_id
     top, train = sorted(trace.data.spans, key=lambda span: span.parent_id is not None)
     assert (top.name, train.parent_id, train.inputs) == (TEXT, top.span_id, {"note": TEXT})

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import ChangeLimits, examples
+from tests.conftest import examples
+from tests.delivery_settings import ChangeLimits
 from tests.written_journals import any_event, in_segments, read_with_gaps, segment, written
 from trackdsl._core import events
 from trackdsl.journal import _format, _reader

@@ -20,7 +20,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import ChangeLimits, wait_until
+from tests.conftest import wait_until
+from tests.delivery_settings import ChangeLimits
 from tests.written_journals import any_event, in_segments, read_with_gaps, segment, written
 from trackdsl import stage
 from trackdsl._core import events

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from tests.conftest import changed_timing, examples
+from tests.conftest import examples
+from tests.delivery_settings import changed_timing
 from tests.memory_store import Crash, Held, MemoryStore
 from tests.unit.test_images_and_streams import Row, recorded, tags_of
 from trackdsl import OptionError, stage

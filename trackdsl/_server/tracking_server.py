@@ -192,7 +192,7 @@ def _version(session: Any, uri: str, options: dict[str, Any], patience: float) -
 def _experiment_id(uri: str, answer: Any, experiment: str | None) -> str | None:
     """The experiment in the answer; raises an error for a refusal."""
     status, text = answer.status_code, answer.text
-    content = _json(answer)
+    content = json_object(answer)
     found = content.get("experiment") if content is not None else None
     if status == 200 and isinstance(found, dict):
         id_ = str(found.get("experiment_id"))
@@ -218,7 +218,8 @@ def _message_in(content: dict[str, Any] | None, text: str) -> str:
     return f": {reason!r}" if reason else ""
 
 
-def _json(answer: Any) -> dict[str, Any] | None:
+def json_object(answer: Any) -> dict[str, Any] | None:
+    """The JSON object in an answer of a server; None if there is something else in it."""
     try:
         content = answer.json()
     except ValueError:

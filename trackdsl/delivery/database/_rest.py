@@ -10,7 +10,7 @@ import msgspec
 from trackdsl._core.redaction import mask_text
 from trackdsl._server import http
 from trackdsl._server.request_options import request_options
-from trackdsl._server.tracking_server import advice, brief
+from trackdsl._server.tracking_server import advice, brief, json_object
 from trackdsl.delivery.store._answers import BUSY, FINAL, OF_THE_STORE, TIMEOUT, wait_longer
 from trackdsl.delivery.store._errors import Denied, Refused, Unavailable
 
@@ -106,7 +106,7 @@ def check(answer: Any) -> None:
     status = int(answer.status_code)
     if status == 200:
         return
-    content = _json(answer) or {}
+    content = json_object(answer) or {}
     code = str(content.get("error_code", ""))
     message = content.get("message") or ("" if answer.text.lstrip().startswith("<") else answer.text)
     text = mask_text(str(message)).strip()[:2000]
@@ -122,11 +122,3 @@ def check(answer: Any) -> None:
     busy = status in (429, 503) or code in BUSY
     answered = status not in (401, 408, 425, 429, 502, 503, 504) and code not in OF_THE_STORE
     raise Unavailable(shown, answered=answered, busy=busy)
-
-
-def _json(answer: Any) -> dict[str, Any] | None:
-    try:
-        content = answer.json()
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
