@@ -11,6 +11,7 @@ import inspect
 import pickle
 import pkgutil
 import re
+import rlcompleter
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,6 +183,16 @@ def test_completion_offers_what_runs_document() -> None:
     attributes = str(inspect.getdoc(trackdsl.Run)).partition("Attributes:")[2]
     for name in dir(run):
         assert getattr(trackdsl.Run, name).__doc__ or f"    {name}: " in attributes
+
+
+def test_completers_that_read_classes_offer_the_same() -> None:
+    """Python's own completer and IPython's without jedi, which read an object's classes too, offer no internals."""
+    dir2 = pytest.importorskip("IPython.utils.dir2").dir2
+    with trackdsl.testing.capture_runs(), trackdsl.stage("s") as run:
+        offered = rlcompleter.Completer({"run": run}).attr_matches("run.")
+        assert {name.removeprefix("run.").rstrip("()") for name in offered} == set(dir(run))
+        assert {name for name in dir2(run) if not name.startswith("_")} == set(dir(run))
+    assert {name for name in dir(trackdsl.Run) if not name.startswith("_")} == set(dir(run))
 
 
 def test_wrong_arguments_name_the_method_of_run() -> None:

@@ -41,7 +41,30 @@ class RunTarget(Protocol):
         """A path for the snapshot of an artifact, absolute and relative to the journal's folder of files."""
 
 
-class RunHandle:
+#: What only trackdsl's own modules use of a run. Completion offers none of it.
+_INTERNAL = {
+    "children",
+    "detached",
+    "emit",
+    "is_open",
+    "key",
+    "lost",
+    "next_index",
+    "not_ended_here",
+    "request_lookup",
+    "target",
+    "wait_for_mlflow",
+}
+
+
+class _RunType(type):
+    """The type of the class `Run`, for completion: completers read the names of an object's classes too."""
+
+    def __dir__(cls) -> list[str]:
+        return [name for name in super().__dir__() if name not in _INTERNAL]
+
+
+class RunHandle(metaclass=_RunType):
     """A run that is being recorded, without the methods for users.
 
     Args:
