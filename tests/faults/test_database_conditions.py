@@ -1,4 +1,4 @@
-"""A database in a bad state: delivery waits and says why, and once it is well again, all is there once."""
+"""A database in a bad state: delivery waits and says why, and once it works again, all is there once."""
 
 from __future__ import annotations
 

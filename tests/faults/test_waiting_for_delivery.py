@@ -47,7 +47,7 @@ class Flush:
 def test_flush_waits_while_delivery_waits_for_a_lock(
     spool: Path, change_timing: ChangeTiming, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """While delivery waits for a lock of SQLite, its heart beats, and `flush` waits longer than without a sign of life.
+    """While delivery waits for a lock of SQLite, its heart beats, and `flush` waits longer than without a heartbeat.
 
     `trackdsl status` says what it waits for, before that has failed.
     """

@@ -34,7 +34,7 @@ def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Delivery can be killed between any few points."""
     monkeypatch.setattr(_stretch_size, "_STRETCH", 7)
     monkeypatch.setattr(_limits, "MAX_METRICS", 3)
-    monkeypatch.setattr(_shared_points, "_MOST_TAKEN", 5)
+    monkeypatch.setattr(_shared_points, "_MOST_OCCUPIED", 5)
     monkeypatch.setattr(_ledger, "_FEW", 5)
 
 
@@ -150,7 +150,7 @@ def test_threads_that_overtake_each_other(machines: Callable[..., Machine]) -> N
 @pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_what_nobody_can_meet_is_forgotten(machines: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many points on a run of another process only the last ones are remembered, also after a restart."""
-    monkeypatch.setattr(_shared_points, "_MOST_TAKEN", 100)
+    monkeypatch.setattr(_shared_points, "_MOST_OCCUPIED", 100)
     monkeypatch.setattr(_ledger, "_FEW", 100)
     store = MemoryStore()
     machine = machines("one", store)

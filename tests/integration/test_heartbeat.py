@@ -162,7 +162,7 @@ def renewed(monitor: HeartbeatMonitor, process: Process, **beat: float) -> tuple
     """Whether one more beat shows that the process lives, and that it is at work."""
     lived, worked = monitor.lived, monitor.worked
     process.beat(**beat)  # type: ignore[arg-type]
-    monitor.look(progressed=False)
+    monitor.update(progressed=False)
     return monitor.lived > lived, monitor.worked > worked
 
 
@@ -170,7 +170,7 @@ def test_a_process_is_at_work_as_long_as_a_round_takes(spool: Path, process: Pro
     """A process counts as busy for a whole round, not while it only looks for work, or after hanging for minutes."""
     monitor = HeartbeatMonitor([(spool, STORE)])
     process.beat(rounds=7)
-    monitor.look(progressed=True)
+    monitor.update(progressed=True)
     assert renewed(monitor, process, rounds=7) == (True, True)
     assert renewed(monitor, process, rounds=7, still=100) == (True, True)
     assert monitor.description() == "waiting for sqlite since 100 s"
@@ -185,12 +185,12 @@ def test_a_process_is_at_work_as_long_as_a_round_takes(spool: Path, process: Pro
 
 
 def test_only_a_new_beat_is_a_sign(spool: Path, process: Process) -> None:
-    """Only a new beat is a sign of life: a process that was stopped leaves its last beat."""
+    """Only a new beat shows that a process lives: a process that was stopped leaves its last beat."""
     monitor = HeartbeatMonitor([(spool, STORE)])
     process.beat()
-    monitor.look(progressed=True)
+    monitor.update(progressed=True)
     lived, worked = monitor.lived, monitor.worked
-    monitor.look(progressed=False)
+    monitor.update(progressed=False)
     assert (monitor.lived, monitor.worked) == (lived, worked)
     assert monitor.runs
 
@@ -202,7 +202,7 @@ def test_status_of_a_process_that_was_stopped(spool: Path, process: Process) -> 
     journal = SimpleNamespace(origin=SimpleNamespace(uri=STORE))
     assert _status._doing(spool, [journal]) == DELIVERING  # type: ignore[list-item]
     os.utime(spool / "heartbeat", (0, time.time() - 60))
-    assert "no sign of life for 6" in _status._doing(spool, [journal])  # type: ignore[list-item]
+    assert "no heartbeat for 6" in _status._doing(spool, [journal])  # type: ignore[list-item]
     process.beat()
     assert _status._doing(spool, [journal]) == DELIVERING  # type: ignore[list-item]
     os.utime(spool / "heartbeat", (0, time.time() - 60))
@@ -227,11 +227,11 @@ def test_a_process_that_computes_lives_without_a_beat(
     monkeypatch.setattr(heartbeat_monitor, "EVERY", 0.0)
     monitor = HeartbeatMonitor([(spool, STORE)])
     process.beat(pid=other.pid)
-    monitor.look(progressed=True)
+    monitor.update(progressed=True)
 
     def shows_life() -> bool:
         lived = monitor.lived
-        monitor.look(progressed=False)
+        monitor.update(progressed=False)
         return monitor.lived > lived
 
     for _ in range(3):
@@ -257,7 +257,7 @@ def test_a_process_that_was_started_is_not_started_again(
         _client.ensure_running(spool)
     assert len(started) == 1
     monitor = HeartbeatMonitor([(spool, STORE)])
-    monitor.look(progressed=False)
+    monitor.update(progressed=False)
     assert (monitor.description(), monitor.prepares, monitor.runs) == ("starting", True, False)
     other.kill()
     other.wait()

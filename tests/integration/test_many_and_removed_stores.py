@@ -20,7 +20,7 @@ from tests.memory_store import MemoryStore
 from trackdsl import experiment, stage
 from trackdsl.delivery.journals import _streams
 from trackdsl.delivery.mlflow_client._sink import MlflowSink
-from trackdsl.delivery.process import _vanished
+from trackdsl.delivery.process import _removed_stores
 from trackdsl.delivery.process._worker import Worker
 from trackdsl.delivery.service import open_sink
 from trackdsl.journal import _target
@@ -238,7 +238,7 @@ def test_a_store_on_a_disk_that_is_not_mounted(back: bool, tmp_path: Path, monke
         pass
     _target.close_all()
     folder.rmdir()
-    monkeypatch.setattr(_vanished, "_device_below", lambda folder: -1)
+    monkeypatch.setattr(_removed_stores, "_device_below", lambda folder: -1)
     worker = Worker(spool, store.open)
     for _ in range(3):
         worker.round()

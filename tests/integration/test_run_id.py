@@ -67,7 +67,7 @@ def test_delivery_that_does_not_move(here: str, busy: FileLock, change_timing: C
     """A delivery process without a heartbeat, such as one that was stopped, is given up."""
     HeartbeatFile(_spool_choice.find()).write(Heartbeat(1 << 30, 1, 1, heartbeat.IDLE))
     change_timing(no_sign=0.2)
-    with experiment("x") as run, pytest.raises(RunNotReady, match=r"shows no sign of life.*delivery\.log"):
+    with experiment("x") as run, pytest.raises(RunNotReady, match=r"writes no heartbeat.*delivery\.log"):
         assert run.run_id
     busy.release()
 

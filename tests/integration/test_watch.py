@@ -66,7 +66,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 def seen(spool: WatchedSpool) -> dict[str, WatchedRun]:
     """The runs by their paths, after everything that is there was read."""
-    spool.look(10.0)
+    spool.read(10.0)
     return {run.path: run for run in spool.runs}
 
 
@@ -234,9 +234,9 @@ def test_how_far_behind_delivery_is(spool: WatchedSpool, monkeypatch: pytest.Mon
         monkeypatch.setattr(time, "time", lambda: began + 3600)
         for _ in range(2000):
             run.log_metric("loss", 1)
-            spool.look(10.0)
+            spool.read(10.0)
         later = WatchedSpool(spool.spool, ended=False)
-        later.look(10.0)
+        later.read(10.0)
         for watched in (spool, later):
             (journal,) = watched.journals.values()
             assert 3540 < journal.delay <= 3600

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trackdsl._core.source_text import digest_of
-from trackdsl.delivery.summaries._captures import PROGRAM, Captured, Captures
+from trackdsl.delivery.summaries._program_contents import PROGRAM, ProgramContents, ProgramReader
 from trackdsl.journal._origin import Origin, Project
 
 MAIN = "def load(n):\n    return helper(n)\n"
@@ -20,9 +20,9 @@ WRITTEN, EDITED = 1000, 500
 
 
 @pytest.fixture
-def captures() -> Iterator[Captures]:
+def reader() -> Iterator[ProgramReader]:
     """What the delivery process reads."""
-    made = Captures(own=True)
+    made = ProgramReader(own=True)
     yield made
     made.close()
 
@@ -50,63 +50,63 @@ def program(folder: Path, prefix: str, ago: int) -> Origin:
     )  # fmt: skip
 
 
-def ended(captures: Captures, origin: Origin) -> tuple[list[str], list[str]]:
+def ended(reader: ProgramReader, origin: Origin) -> tuple[list[str], list[str]]:
     """The versions of the helper that a program is noted with, and what is said to be unknown."""
     site = ("__main__.load", str(Path(origin.cwd, "main.py")), digest_of(MAIN))
-    captured: Captured = captures.of_program(origin, [PROGRAM, site])
-    found = {one.text for uses in captured.code.values() for name, one in uses.items() if name == "lib.helper"}
-    return sorted(found), captured.unknown
+    contents: ProgramContents = reader.of_program(origin, [PROGRAM, site])
+    found = {one.text for uses in contents.code.values() for name, one in uses.items() if name == "lib.helper"}
+    return sorted(found), contents.unknown
 
 
-def look(captures: Captures, origin: Origin) -> None:
+def read_all_sources(reader: ProgramReader, origin: Origin) -> None:
     """What delivery does when a program has called its functions for the first time."""
-    captures.begin(origin)
-    captures.look_at(origin, PROGRAM)
-    captures.look_at(origin, ("__main__.load", str(Path(origin.cwd, "main.py")), digest_of(MAIN)))
+    reader.begin(origin)
+    reader.read_site(origin, PROGRAM)
+    reader.read_site(origin, ("__main__.load", str(Path(origin.cwd, "main.py")), digest_of(MAIN)))
 
 
 def test_a_later_program_does_not_change_what_an_earlier_one_ran(
-    tmp_path: Path, captures: Captures, edit: Callable[[str, str, int], None]
+    tmp_path: Path, reader: ProgramReader, edit: Callable[[str, str, int], None]
 ) -> None:
     """A file is edited between the beginnings of two programs: each is noted with the version that it ran."""
     first, second = program(tmp_path, "a", 800), program(tmp_path, "b", -200)
-    look(captures, first)
+    read_all_sources(reader, first)
     edit("lib.py", "def helper(x):\n    return x + 1000\n", -100)  # After this look, and before the second program.
-    look(captures, second)
-    assert ended(captures, first) == (["def helper(x):\n    return x + 1\n"], [])
-    assert ended(captures, second) == (["def helper(x):\n    return x + 1000\n"], [])
+    read_all_sources(reader, second)
+    assert ended(reader, first) == (["def helper(x):\n    return x + 1\n"], [])
+    assert ended(reader, second) == (["def helper(x):\n    return x + 1000\n"], [])
 
 
 def test_what_a_later_program_ran_is_not_taken_for_what_an_earlier_one_ran(
-    tmp_path: Path, captures: Captures, edit: Callable[[str, str, int], None]
+    tmp_path: Path, reader: ProgramReader, edit: Callable[[str, str, int], None]
 ) -> None:
     """Of the earlier program the source was not read in time: the edited file is unknown, and not the later one's."""
     first, second = program(tmp_path, "a", 800), program(tmp_path, "b", 100)
     edit("lib.py", "def helper(x):\n    return x + 1000\n", EDITED)
-    look(captures, second)
+    read_all_sources(reader, second)
     unknown = ["edited after the program began, so the source that ran is unknown: lib.py"]
-    assert ended(captures, first) == ([], unknown)
-    assert ended(captures, second) == (["def helper(x):\n    return x + 1000\n"], [])
+    assert ended(reader, first) == ([], unknown)
+    assert ended(reader, second) == (["def helper(x):\n    return x + 1000\n"], [])
 
 
 def test_a_file_that_only_an_earlier_program_does_not_know_is_known_of_a_later_one(
-    tmp_path: Path, captures: Captures, edit: Callable[[str, str, int], None]
+    tmp_path: Path, reader: ProgramReader, edit: Callable[[str, str, int], None]
 ) -> None:
     """What is unknown of a program that was looked at first is not a gap of a program that began after the edit."""
     first, second = program(tmp_path, "a", 800), program(tmp_path, "b", 100)
     edit("lib.py", "def helper(x):\n    return x + 1000\n", EDITED)
-    look(captures, first)
-    assert ended(captures, second) == (["def helper(x):\n    return x + 1000\n"], [])
-    assert ended(captures, first)[0] == []
+    read_all_sources(reader, first)
+    assert ended(reader, second) == (["def helper(x):\n    return x + 1000\n"], [])
+    assert ended(reader, first)[0] == []
 
 
 @pytest.mark.usefixtures("edit")
-def test_programs_that_began_after_the_last_edit_share_what_is_read(tmp_path: Path, captures: Captures) -> None:
+def test_programs_that_began_after_the_last_edit_share_what_is_read(tmp_path: Path, reader: ProgramReader) -> None:
     """The ranks of a launch run the same files, so that what they use is found once."""
     ranks = [program(tmp_path, f"{rank}", 100) for rank in range(3)]
     site = ("__main__.load", str(tmp_path / "main.py"), digest_of(MAIN))
-    read = [captures.look_at(rank, site) for rank in ranks]
+    read = [reader.read_site(rank, site) for rank in ranks]
     assert read[0] is not None
     assert read[0] is read[1] is read[2]
-    later = captures.look_at(program(tmp_path, "later", -100), site)
+    later = reader.read_site(program(tmp_path, "later", -100), site)
     assert later is read[0], "its texts are in memory once, although the files were read again"

@@ -19,7 +19,7 @@ from rich.live import Live
 from trackdsl._core import events
 from trackdsl._core.escaping import printable
 from trackdsl.cli.watching._drawing import Picture
-from trackdsl.cli.watching._moments import Moments
+from trackdsl.cli.watching._position_times import PositionTimes
 from trackdsl.cli.watching._rows import Folding, Row, rows_of
 from trackdsl.cli.watching._runs import WatchedRuns
 from trackdsl.cli.watching._screen import Screen
@@ -209,7 +209,7 @@ def test_values_without_a_curve() -> None:
 
 def test_the_oldest_moment_stays() -> None:
     """Of any number of positions the time of the oldest one that is not delivered is known, and no time to come."""
-    moments = Moments(100.0)
+    moments = PositionTimes(100.0)
     assert moments.since() is None
     for number in range(10_000):
         moments.add(Position(1, number), 200.0 + number)
@@ -223,7 +223,7 @@ def test_the_oldest_moment_stays() -> None:
     since = moments.since()
     assert since is not None
     assert since <= time_ns() / 1e9
-    early = Moments(100.0)
+    early = PositionTimes(100.0)
     early.add(Position(1, 1), 5.0)
     assert early.since() == 100.0
 

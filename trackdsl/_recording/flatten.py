@@ -25,7 +25,7 @@ from trackdsl.handlers.references import loaded, used_model
 
 MAX_DEPTH = 10
 MAX_LEAVES = 2000
-#: Longer lists are shown as a digest. In them, pairs such as `["password", "x"]` are not looked for.
+#: Longer lists are shown as a digest. In them, pairs such as `["password", "x"]` are not found.
 _MAX_NAMED = 300
 _SCALARS = frozenset([bool, int, float, str, type(None)])
 #: A shorter name cannot hold a secret.

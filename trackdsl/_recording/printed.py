@@ -16,7 +16,7 @@ PRINTED = "output.txt"
 MAX_PRINTED = 64_000
 #: How many pieces are kept before they are joined, and the length of a piece that is joined at once.
 _MOST_PARTS, _LONG_PART = 256, 10_000
-#: After how many writes the output of a program is looked at, if they take less than this time, in seconds.
+#: After how many writes the output of a program is checked, if they take less than this time, in seconds.
 _MOST_AT_ONCE, _OFTEN = 64, 0.05
 _clock = time.monotonic
 #: Escape sequences of terminals other than colours, and other control characters, also those of eight bits. These are

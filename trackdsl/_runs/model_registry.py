@@ -122,14 +122,14 @@ def find_recorded(uri: str, key: str) -> str | None:
     """
     import mlflow
 
-    def look(client: Any) -> str | None:
+    def search(client: Any) -> str | None:
         from trackdsl.store_format.logged_models import find_model
 
         experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=3)]
         found = find_model(client, experiments, key)
         return found if found is not None and _is_ready(client.get_logged_model(found)) else None
 
-    found: str | None = _looked(look, mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), key)[0]
+    found: str | None = _searched(search, mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), key)[0]
     return found
 
 
@@ -195,18 +195,18 @@ def _parsed(uri: Any) -> dict[str, str | None]:
     return found.groupdict()
 
 
-def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: float | None) -> tuple[Any, Any]:
-    """Look for a model; if MLflow does not have it, wait for this program's delivery and look again."""
+def _with_patience(search: Callable[[Any], Any], uri: str, asked: str, timeout: float | None) -> tuple[Any, Any]:
+    """Search for a model; if MLflow does not have it, wait for this program's delivery and search again."""
     import mlflow
 
     from trackdsl.delivery import flush
     from trackdsl.store_format.journals import absence_message
 
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    found, reason = _looked(look, client, asked)
+    found, reason = _searched(search, client, asked)
     if found is None:
         delivered = flush(timeout)
-        found, reason = _looked(look, client, asked)
+        found, reason = _searched(search, client, asked)
         if found is None and not delivered:
             within = "" if timeout is None else f" in {timeout:g} s"
             raise RunNotReady(
@@ -221,11 +221,11 @@ def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: fl
     return found, client
 
 
-def _looked(look: Callable[[Any], Any], client: Any, asked: str) -> tuple[Any, str]:
+def _searched(search: Callable[[Any], Any], client: Any, asked: str) -> tuple[Any, str]:
     from mlflow.exceptions import MlflowException
 
     try:
-        return look(client), "the run has none of this name"
+        return search(client), "the run has none of this name"
     except MlflowException as error:
         reason = mask_text(str(error))
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"):

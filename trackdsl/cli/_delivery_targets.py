@@ -33,7 +33,7 @@ class _DeliveryTarget:
     state: object = None
     failures: int = 0
 
-    def look(self) -> bool:
+    def update(self) -> bool:
         """Read how far the delivery is; returns whether it has made progress."""
         directory = self.journal.directory
         alive = is_written(directory)
@@ -80,8 +80,8 @@ class DeliveryTargets:
     def moving(self) -> bool:
         """Whether something is left to deliver, and the delivery makes progress."""
         open_ = [target for target in self._targets if not target.reached]
-        moved = [target.look() for target in open_]
-        self._monitor.look(progressed=any(moved))
+        moved = [target.update() for target in open_]
+        self._monitor.update(progressed=any(moved))
         open_ = [target for target in open_ if not target.reached]
         if not open_ or all(target.failures >= _ENOUGH_FAILURES for target in open_):
             return False

@@ -14,8 +14,8 @@ import click
 from trackdsl.cli import _checks
 from trackdsl.cli._checks import Finding
 from trackdsl.cli._console import output
+from trackdsl.cli._current_settings import CurrentSetting, all_settings
 from trackdsl.cli._journals import spool_for
-from trackdsl.cli._present_settings import PresentSetting, all_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +43,7 @@ def run(named: Path | None, uri: str | None, *, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _findings(settings: list[PresentSetting], named: Path | None, uri: str | None) -> Iterator[Finding]:
+def _findings(settings: list[CurrentSetting], named: Path | None, uri: str | None) -> Iterator[Finding]:
     broken = list(_checks.project())
     wrong = [(each.name, each.problem) for each in settings if each.problem]
     broken += [Finding(f"setting {name}", "problem", *_checks.split(problem)) for name, problem in wrong]
@@ -76,7 +76,7 @@ def _progress_shown(what: str) -> Iterator[None]:
         yield
 
 
-def _print(settings: list[PresentSetting], findings: list[Finding], problems: int) -> None:
+def _print(settings: list[CurrentSetting], findings: list[Finding], problems: int) -> None:
     _print_settings(output(), settings)
     _print_findings(output(), findings)
     if problems:
@@ -87,7 +87,7 @@ def _print(settings: list[PresentSetting], findings: list[Finding], problems: in
         click.echo("No problems found.")
 
 
-def _print_settings(console: Console, settings: list[PresentSetting]) -> None:
+def _print_settings(console: Console, settings: list[CurrentSetting]) -> None:
     from rich.table import Table
     from rich.text import Text
 

@@ -28,7 +28,7 @@ from trackdsl.store_format.root_runs import left
 
 #: The length of the first part of a journal's name, with the hyphen.
 _NAME_WIDTH = 21
-#: A delivery process that has given no sign of life for this time may have been stopped, in seconds.
+#: A delivery process that has written no heartbeat for this time may have been stopped, in seconds.
 _SILENT = 30.0
 #: On narrower terminals a journal's name is broken after its first part.
 _NARROW = 200
@@ -142,9 +142,9 @@ def _doing(spool: Path, waiting: list[Journal]) -> str:
     if not is_delivering(spool):
         return ""
     monitor = HeartbeatMonitor((spool, journal.origin.uri) for journal in waiting if journal.origin is not None)
-    monitor.look(progressed=False)
+    monitor.update(progressed=False)
     silence = monitor.silence()
-    return monitor.description() if silence < _SILENT else f"no sign of life for {silence:.0f} s; see {spool / LOG}"
+    return monitor.description() if silence < _SILENT else f"no heartbeat for {silence:.0f} s; see {spool / LOG}"
 
 
 def _programs(count: int) -> str:

@@ -1,4 +1,4 @@
-"""What users can do about errors of databases. Nothing here imports a driver: only codes and texts are looked at."""
+"""What users can do about errors of databases. Nothing here imports a driver: only codes and texts are read."""
 
 from __future__ import annotations
 

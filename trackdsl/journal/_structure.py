@@ -27,7 +27,7 @@ _PATTERN = 64
 _FEW = 50
 
 
-def beginnings_of(ids: Collection[bytes]) -> re.Pattern[bytes]:
+def open_events_of(ids: Collection[bytes]) -> re.Pattern[bytes]:
     """A pattern for `skim` that finds the events that begin certain runs, and perhaps some of other runs."""
     some = b"|".join(map(re.escape, ids)) if len(ids) <= _FEW else b".{16}"
     return re.compile(_EVENT + rb"\x01\xc4\x10(?:" + some + rb")", re.DOTALL)

@@ -100,7 +100,7 @@ class HeartbeatFile:
         try:
             if os.fstat(self._descriptor).st_size != _SIZE:
                 os.ftruncate(self._descriptor, 0)
-                # Written, and not only given a length: the blocks of a hole would be looked for at the first beat.
+                # Written, and not only given a length: the blocks of a hole would be allocated at the first beat.
                 os.pwrite(self._descriptor, bytes(_SIZE), 0)
         except BaseException:
             self.close()
@@ -137,7 +137,7 @@ def read_heartbeat(spool: Path, server: str = LOCAL) -> Heartbeat | None:
 
 
 def silence(spool: Path, server: str = LOCAL) -> float:
-    """For how many seconds a delivery process has given no sign of life, as it is stopped or the machine busy."""
+    """For how many seconds a delivery process has written no heartbeat, as it is stopped or the machine busy."""
     try:
         return max(0.0, time.time() - _path(spool, server).lstat().st_mtime)
     except OSError:

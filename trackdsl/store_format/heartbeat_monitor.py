@@ -18,14 +18,14 @@ _LOOK_EVERY = 0.1
 _UNSURE = 2.0
 #: A thread that has not moved for this time hangs, in seconds.
 _HANGS = 300.0
-#: A process that has looked at all journals so often has nothing to do for those that made no progress.
+#: A process that has gone through all journals so often has nothing to do for those that made no progress.
 _MOST_ROUNDS = 50
 #: The number of processes that may end one after the other without progress.
 _MOST_PROCESSES = 3
 
 
 class LastHeartbeat(NamedTuple):
-    """The latest signs of life of a delivery process.
+    """The latest heartbeats of a delivery process.
 
     Attributes:
         runs: whether there is one that holds its lock.
@@ -73,7 +73,7 @@ class _HeartbeatReader:
         return self._heard
 
     def silence(self) -> float:
-        """For how many seconds the process has given no sign of life; 0 if there is none."""
+        """For how many seconds the process has written no heartbeat; 0 if there is none."""
         for server in dict.fromkeys((self._server, LOCAL)):
             with contextlib.suppress(OSError):
                 if is_held(lock_of(self._spool, server)):
@@ -134,7 +134,7 @@ class HeartbeatMonitor:
         return any(heard.at >= fresh and heard.beat is not None and heard.beat.prepares for heard in self._heard)
 
     def silence(self) -> float:
-        """For how many seconds one of the processes that hold their locks has given no sign of life."""
+        """For how many seconds one of the processes that hold their locks has written no heartbeat."""
         return max((each.silence() for each in self._readers), default=0.0)
 
     def description(self) -> str:
@@ -142,8 +142,8 @@ class HeartbeatMonitor:
         descriptions = [heard.beat.description() for heard in self._heard if heard.beat is not None]
         return next(filter(None, descriptions), "")
 
-    def look(self, *, progressed: bool, hangs: float = _HANGS) -> None:
-        """Read the signs of life again.
+    def update(self, *, progressed: bool, hangs: float = _HANGS) -> None:
+        """Read the heartbeats again.
 
         Args:
             progressed: whether one of the journals has made progress since the last time.
@@ -155,7 +155,7 @@ class HeartbeatMonitor:
         self._heard = [listener.listen(hangs) for listener in self._readers]
         for heard in self._heard:
             if heard.beat is None:
-                if heard.runs:  # It cannot write the file. Its lock is a sign too.
+                if heard.runs:  # It cannot write the file. Its lock shows that it lives.
                     self.lived = time.monotonic()
                 continue
             begun = self._rounds.setdefault(heard.beat.pid, heard.beat.rounds)

@@ -54,7 +54,7 @@ def main(folder: Path, stages: int, rounds: int) -> None:
     watched = WatchedSpool(writer.directory.parent.parent, ended=False)
     began = time.perf_counter()
     while not watched.journals or watched.is_behind:
-        watched.look(1.0)
+        watched.read(1.0)
     times = {"read": [time.perf_counter() - began], "draw": [], "draw all": []}
     for name, height in (("draw", 50), ("draw all", stages + 10)):
         console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=120, height=height)

@@ -98,9 +98,9 @@ def _names(runs: WatchedRuns) -> list[str]:
 
 
 def _read_all(spool: WatchedSpool) -> None:
-    spool.look(_READING)
+    spool.read(_READING)
     while spool.is_behind:
-        spool.look(_READING)
+        spool.read(_READING)
 
 
 def runs_in(spool: Path) -> list[WatchedRun]:

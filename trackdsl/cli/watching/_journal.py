@@ -12,7 +12,7 @@ import msgspec
 from trackdsl._core import events
 from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._hosts import why_unsure
-from trackdsl.cli.watching._moments import Moments
+from trackdsl.cli.watching._position_times import PositionTimes
 from trackdsl.cli.watching._runs import ENDED, WatchedRuns
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._mounts import FileSystem
@@ -76,7 +76,7 @@ class WatchedJournal:
         self._caught_up = False
         self._time = origin.time
         self._alive_at = 0
-        self._moments = Moments(origin.time / 1e9)
+        self._position_times = PositionTimes(origin.time / 1e9)
 
     @property
     def caught_up(self) -> bool:
@@ -91,7 +91,7 @@ class WatchedJournal:
     @property
     def delay(self) -> float:
         """For how many seconds the oldest event that is not delivered has been waiting."""
-        since = self._moments.since()
+        since = self._position_times.since()
         return 0.0 if since is None or not self.behind else max(0.0, time.time() - since)
 
     @property
@@ -99,7 +99,7 @@ class WatchedJournal:
         """Why delivery fails, in a line without credentials; empty while it works."""
         return mask_prose(self.progress.error).partition("\n")[0] if self.progress.blocked_since else ""
 
-    def look(self, seconds: float) -> None:
+    def read(self, seconds: float) -> None:
         """Read what is new.
 
         Args:
@@ -157,7 +157,7 @@ class WatchedJournal:
                     elif entry.missing:
                         self._gap = True
                     if late and entry.end > self.progress.position:
-                        self._moments.add(entry.end, self._time / 1e9)
+                        self._position_times.add(entry.end, self._time / 1e9)
         except (OSError, ValueError):  # A file was damaged or removed at this moment.
             self._reader.close()
             self._caught_up = not os.path.lexists(self.directory)
@@ -170,10 +170,10 @@ class WatchedJournal:
                 number, before = self.position.segment, self.position
                 for event in skim(self._reader, _TAIL if number >= numbers[-1] else 0):
                     self._apply(event)
-                    self._moments.add(Position(number, before.offset + 1), self._time / 1e9)
+                    self._position_times.add(Position(number, before.offset + 1), self._time / 1e9)
                 if self.position > before:
                     self.left_out = True
-                    self._moments.add(self.position, self._time / 1e9)
+                    self._position_times.add(self.position, self._time / 1e9)
                 elif not self._next_segment(numbers):
                     break
 
@@ -219,8 +219,8 @@ class WatchedJournal:
         if found is None:
             return
         self.progress = found
-        self._moments.add(self.position, time.time())
-        self._moments.forget(found.position)
+        self._position_times.add(self.position, time.time())
+        self._position_times.forget(found.position)
         self.behind = bytes_between(self.directory, found.position, self.position)
 
     def _finish(self) -> None:

@@ -56,7 +56,7 @@ class Lines:
             KeyboardInterrupt: the user pressed Ctrl-C.
         """
         while True:
-            self._spool.look(_READING)
+            self._spool.read(_READING)
             only = self._folding.only
             self._usage.read(self._spool.journals.values() if only is None else ())
             # At last, when nothing more can follow.

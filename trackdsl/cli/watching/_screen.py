@@ -62,7 +62,7 @@ class Screen:
 
     def _step(self, live: Live, keys: Keys) -> bool:
         began = time.thread_time()
-        self._spool.look(_READING)
+        self._spool.read(_READING)
         self._usage.read(self._shown_programs())
         self.draw(live)
         only = self._folding.only

@@ -50,7 +50,7 @@ class WatchedSpool:
         self._passed: set[str] = set()
         self._next = 0
 
-    def look(self, seconds: float) -> None:
+    def read(self, seconds: float) -> None:
         """Read what is new in all journals; what does not fit into the time is read by the next call.
 
         Args:
@@ -65,7 +65,7 @@ class WatchedSpool:
             if left <= 0:
                 self._next = (self._next + count) % len(following)
                 break
-            journal.look(max(left / (len(following) - count), _LEAST))
+            journal.read(max(left / (len(following) - count), _LEAST))
             if len(following) > _MOST_OPEN:
                 journal.close()
         self._forget()
@@ -113,7 +113,7 @@ class WatchedSpool:
         if stores != self._monitor[0]:
             self._monitor = stores, HeartbeatMonitor((self.spool, uri) for uri in stores)
         monitor = self._monitor[1]
-        monitor.look(progressed=False)
+        monitor.update(progressed=False)
         self.delivering = monitor.description() if monitor.runs else None
 
     def _forget(self) -> None:

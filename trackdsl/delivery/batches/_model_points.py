@@ -20,7 +20,7 @@ from trackdsl.errors import logger
 from trackdsl.store_format.limits import MAX_METRICS
 
 #: How many keys of points are remembered for one model, unless there are more within `_MARGIN`.
-_MOST_TAKEN = 20_000
+_MOST_OCCUPIED = 20_000
 #: Points that are older than newer ones by more than this are looked up at the store, in milliseconds.
 _MARGIN = 60_000
 #: How long to wait for a model that another journal, or a later attempt, brings, in seconds.
@@ -49,7 +49,7 @@ class _UsedKeys:
 
     def add(self, points: Iterable[MetricRow]) -> None:
         self.keys.update((key, step, at) for key, _, at, step in points)
-        if len(self.keys) > _MOST_TAKEN:
+        if len(self.keys) > _MOST_OCCUPIED:
             self.since = max(at for _, _, at in self.keys) - _MARGIN
             self.keys = {key for key in self.keys if key[2] >= self.since}
 
@@ -59,7 +59,7 @@ class ModelPoints:
 
     def __init__(self) -> None:
         self._models: dict[str, dict[str, int]] = {}
-        self._taken: dict[tuple[str, str], _UsedKeys] = {}
+        self._used: dict[tuple[str, str], _UsedKeys] = {}
         self._ids: dict[str, str] = {}
         self._asked: dict[str, float] = {}
         #: Deleted models.
@@ -72,8 +72,8 @@ class ModelPoints:
     def forget(self, run_id: str) -> None:
         """Forget a run that has ended."""
         self._models.pop(run_id, None)
-        for key in [key for key in self._taken if key[0] == run_id]:
-            del self._taken[key]
+        for key in [key for key in self._used if key[0] == run_id]:
+            del self._used[key]
 
     def added(self, sink: Sink, run_id: str, model_id: str, step: int, key: str = "") -> None:
         """Add to a model that was logged just now the points of its run at its step.
@@ -176,20 +176,20 @@ class ModelPoints:
         dataset: Dataset | None,
     ) -> None:
         of_model = run_id, model_id
-        taken = self._taken.get(of_model)
-        if taken is None or any(at < taken.since for _, _, at, _ in points):
+        used = self._used.get(of_model)
+        if used is None or any(at < used.since for _, _, at, _ in points):
             stored = {(key, step, at) for of, key, step, at in sink.model_points(model_id) if of == run_id}
             if model_id not in models:  # A run that evaluates a model of another run uses it.
                 sink.write_model_input(run_id, model_id)
-            taken = self._taken[of_model] = _UsedKeys(stored)
+            used = self._used[of_model] = _UsedKeys(stored)
         # If several points are in one millisecond, the last one is kept: it is the final value of the metric.
         free = {(key, step, at): (key, value, at, step) for key, value, at, step in points}
-        left = [point for key, point in free.items() if key not in taken.keys]
+        left = [point for key, point in free.items() if key not in used.keys]
         for start in range(0, len(left), MAX_METRICS):
             part = left[start : start + MAX_METRICS]
             try:
                 sink.write_model_points(run_id, model_id, part, dataset)
             except BaseException:
-                self._taken.pop(of_model, None)  # Nobody knows whether the request was carried out.
+                self._used.pop(of_model, None)  # Nobody knows whether the request was carried out.
                 raise
-            taken.add(part)
+            used.add(part)

@@ -1,8 +1,8 @@
 """Milliseconds for the metric points of runs that several journals write to; `TimestampDedup` does it for one journal.
 
 A journal that writes to a run of another process gets the millisecond of every point from here: the first free one,
-beginning with the recorded one. A millisecond is taken if it was assigned here before, if the store has a point at it,
-or if the run's own journal has used it since. An assignment is written down before the point is sent, once for each
+beginning with the recorded one. A millisecond is occupied if it was assigned here before, if the store has a point at
+it, or if the run's own journal has used it since. An assignment is written down before the point is sent, once for each
 point: a point that is sent again gets the same millisecond. The ledger of the server keeps the journals that write to a
 run, and of each point that got its millisecond here
 
@@ -40,7 +40,7 @@ _MARGIN = 60_000
 #: How many of the store's points of one metric are remembered, unless there are more in that time.
 _MOST_SEEN = 200_000
 #: If more milliseconds of one run are assigned, those that no later point can need are forgotten.
-_MOST_TAKEN = 100_000
+_MOST_OCCUPIED = 100_000
 #: How long after its journals were read past them, in milliseconds.
 _FORGET_AFTER = 600_000
 _INT64 = 1 << 63
@@ -206,9 +206,9 @@ class SharedRun:
         self.journals: set[str] = set()
         self.given: dict[tuple[str, bool], dict[tuple[Position, str], tuple[Identity, int]]] = {}
         self.count = 0
-        self.most = _MOST_TAKEN
+        self.most = _MOST_OCCUPIED
         self.unwritten: list[tuple[int, Any, Any]] = []
-        self._taken: dict[str, dict[Identity, set[int]]] = {}
+        self._occupied: dict[str, dict[Identity, set[int]]] = {}
         self._seen: dict[str, _OtherPoints] = {}
 
     def join(self, *journals: str) -> None:
@@ -224,9 +224,9 @@ class SharedRun:
         before = self.given_before(source, key)
         if before is not None:
             return before
-        taken = self._taken.get(key, {}).get(identity, ())
+        occupied = self._occupied.get(key, {}).get(identity, ())
         seen = self._seen_since(sink, key, time).times.get(identity, ())
-        while time in taken or time in seen:
+        while time in occupied or time in seen:
             time += 1
         read_at = (source.journal, source.held, *source.end)
         self.note(read_at, key, identity, time)
@@ -238,10 +238,10 @@ class SharedRun:
         before = self.given.get((source.journal, source.held), {}).get((source.end, key))
         return None if before is None else before[1]
 
-    def taken(self, key: str, step: int, value: float) -> set[int]:
+    def occupied(self, key: str, step: int, value: float) -> set[int]:
         """The milliseconds that an equal point must avoid."""
         fitted, identity, _ = _identity(key, step, value, 0)
-        return self._taken.get(fitted, {}).get(identity, set())
+        return self._occupied.get(fitted, {}).get(identity, set())
 
     def note_point(self, key: str, step: int, value: float, time: int) -> None:
         """Note a point with a freely assigned millisecond."""
@@ -252,7 +252,7 @@ class SharedRun:
 
     def note(self, read_at: PointSource, key: str, identity: Identity, time: int) -> None:
         """Note a millisecond that is not free, and where its point was read, if it was assigned here."""
-        self._taken.setdefault(key, {}).setdefault(identity, set()).add(time)
+        self._occupied.setdefault(key, {}).setdefault(identity, set()).add(time)
         self.count += 1
         journal, held, segment, offset = read_at
         if journal:
@@ -264,7 +264,7 @@ class SharedRun:
         for (journal, held), points in self.given.items():
             for (end, key), (identity, time) in points.items():
                 sources[key, identity, time] = (journal, held, *end)
-        for key, identities in self._taken.items():
+        for key, identities in self._occupied.items():
             for identity, times in identities.items():
                 for time in times:
                     yield (self.run_id, key, *identity, time), sources.get((key, identity, time), _NOWHERE)
@@ -274,11 +274,11 @@ class SharedRun:
         kept = [point for point in self.points() if point[1] is not _NOWHERE or point[0][-1] >= before]
         self.count = 0
         self.given.clear()
-        self._taken.clear()
+        self._occupied.clear()
         self._seen.clear()
         for (_, key, step, value, time), read_at in kept:
             self.note(read_at, key, (step, value), time)
-        self.most = max(_MOST_TAKEN, 2 * self.count)
+        self.most = max(_MOST_OCCUPIED, 2 * self.count)
 
     def _seen_since(self, sink: Sink, key: str, time: int) -> _OtherPoints:
         seen = self._seen.get(key)

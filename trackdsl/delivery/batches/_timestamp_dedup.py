@@ -33,9 +33,9 @@ class TimestampDedup:
         self.now = now
 
     def assign(
-        self, run: bytes, key: str, step: int, value: float, time: int, taken: Collection[int] = frozenset()
+        self, run: bytes, key: str, step: int, value: float, time: int, occupied: Collection[int] = frozenset()
     ) -> int:
-        """The millisecond for a point that was recorded at `time`, in milliseconds since 1970; none of `taken`."""
+        """The millisecond for a point that was recorded at `time`, in milliseconds since 1970; none of `occupied`."""
         if time > self.now:
             self.now = time
             if len(self._latest) > 256:
@@ -50,8 +50,8 @@ class TimestampDedup:
         latest = self._latest.get(identity)
         if latest is not None and time <= latest:
             time = latest + 1
-        if taken:
-            while time in taken:
+        if occupied:
+            while time in occupied:
                 time += 1
         self._latest[identity] = time
         return time

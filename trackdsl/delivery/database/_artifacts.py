@@ -18,7 +18,7 @@ from trackdsl.delivery.store._errors import Denied, Refused, RefusedParts, Unava
 from trackdsl.journal._files import NoRegularFile, open_regular
 from trackdsl.journal._snapshots import content_of
 
-#: A path that no file system accepts, or that something else has taken.
+#: A path that no file system accepts, or that something else occupies.
 _FINAL = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 

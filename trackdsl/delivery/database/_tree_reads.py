@@ -12,7 +12,7 @@ from trackdsl.delivery.store._sink import Times, TreeRun
 from trackdsl.delivery.store._tree_search import below, digests_by_name, while_open
 from trackdsl.store_format.tags import PARENT_TAG
 
-#: Runs that are looked at for one tree: other programs may have recorded at the same time.
+#: Runs that are read for one tree: other programs may have recorded at the same time.
 _MOST_SEEN = 20_000
 _COLUMNS = "r.run_uuid, r.name, r.status, r.start_time, r.end_time, r.experiment_id"
 _PRIMES = (2, 3, 5, 7, 13, 29, 61, 127, 251, 509, 1021, 2039, 4093, 8191, 16381, 32749)

@@ -13,7 +13,7 @@ from trackdsl._core import events
 from trackdsl.delivery.batches._plain_points import PlainPoints, Points
 from trackdsl.delivery.batches._shared_points import Source
 from trackdsl.delivery.batches._timestamp_dedup import TimestampDedup
-from trackdsl.delivery.journals._look_ahead import LookAhead
+from trackdsl.delivery.journals._early_requests import EarlyRequests
 from trackdsl.delivery.runs._continued import Continuations
 from trackdsl.delivery.runs._creation import RunCreation
 from trackdsl.delivery.runs._deferral import Deferral, Waiting
@@ -52,7 +52,7 @@ class Interpreter:
         git: adds the tags that come from git.
         sampling: system metrics of its runs.
         deferral: what is deferred.
-        ahead: begins requests for the next events.
+        early_requests: begins requests for the next events.
         last_time: the time of the latest event, in nanoseconds since 1970.
     """
 
@@ -90,7 +90,7 @@ class Interpreter:
         self.git = GitTags(stream.directory, stream.runs, stream.note_refusal, shared.own_tags, block)
         roots = SharedRoots(stream, self.creation, self.writer, self.git, continued, spool)
         self._opening = RunOpening(stream, shared, self.creation, self.writer, self.git, roots, continued)
-        self.ahead = LookAhead(stream.runs, self.deferral, self._opening.early, self.writer.artifacts)
+        self.early_requests = EarlyRequests(stream.runs, self.deferral, self._opening.early, self.writer.artifacts)
         self.ending = RunEnding(
             stream, self.deferral, self.writer, self.sampling, roots, continued, shared.what_changed
         )

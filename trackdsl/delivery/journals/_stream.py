@@ -21,9 +21,9 @@ from trackdsl.delivery.journals._stretch_size import StretchSize
 from trackdsl.delivery.journals._successors import is_deleted
 from trackdsl.delivery.runs._ending import DELETED, DIED
 from trackdsl.delivery.runs._shared import Shared
-from trackdsl.delivery.state._beginnings import Beginnings
 from trackdsl.delivery.state._last_seen import LastSeen
 from trackdsl.delivery.state._ledger import journal_ledger
+from trackdsl.delivery.state._open_events import OpenEvents
 from trackdsl.delivery.state._run_map import RunMap
 from trackdsl.delivery.store._errors import NotYet, RefusedTogether, Unavailable, explained
 from trackdsl.delivery.store._sink import Sink
@@ -55,7 +55,7 @@ class Stream:
         self.prefix = bytes.fromhex(origin.prefix)
         self.ledger = journal_ledger(directory)
         self.runs = RunMap(self.ledger)
-        self._beginnings = Beginnings(directory, self.ledger)
+        self._open_events = OpenEvents(directory, self.ledger)
         self.finished = False
         self.expects_more = False
         self._shared = shared
@@ -237,13 +237,13 @@ class Stream:
                 if number == len(entries):
                     break
                 if number >= early:
-                    early = self._interpreter.ahead.create_runs(sink, entries, number, self._doubt_until)
+                    early = self._interpreter.early_requests.create_runs(sink, entries, number, self._doubt_until)
             entry = entries[number]
             if entry.event is None:
                 self._interpreter.note_damage(self._losses.skip_damage(entry.missing))
                 continue
             if together and isinstance(entry.event, File):
-                self._interpreter.ahead.begin_files(sink, entries, number)
+                self._interpreter.early_requests.begin_files(sink, entries, number)
             try:
                 self._interpreter.apply(sink, entry.event, entry.end, in_doubt=entry.end <= self._doubt_until)
             except NotYet:
@@ -344,6 +344,6 @@ class Stream:
         delivered = [number for number in segments(self.directory) if number < position.segment]
         if delivered:
             self._noted.to_disk()
-            self._beginnings.keep(delivered, self.runs.still_open())
+            self._open_events.keep(delivered, self.runs.still_open())
         for number in delivered:
             segment_path(self.directory, number).unlink(missing_ok=True)

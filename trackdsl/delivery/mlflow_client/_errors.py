@@ -13,7 +13,7 @@ from trackdsl.delivery.store._errors import Denied, Refused, Unavailable
 from trackdsl.errors import format_error, reraise_from_signal
 
 _CHECKED = {"INVALID_PARAMETER_VALUE"}
-#: A path that no file system accepts, or that something else has taken.
+#: A path that no file system accepts, or that something else occupies.
 _FINAL_ERRNO = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 

@@ -12,7 +12,7 @@ from trackdsl._core.events import Model
 from trackdsl._core.redaction import mask_text
 from trackdsl.delivery.mlflow_client._concurrency_limit import MOST
 from trackdsl.delivery.mlflow_client._connection import MlflowConnection
-from trackdsl.delivery.mlflow_client._taken_paths import is_closed, may_be_taken, taken, wanted_paths
+from trackdsl.delivery.mlflow_client._occupied_paths import is_closed, may_be_occupied, wanted_paths, why_occupied
 from trackdsl.delivery.store._errors import Refused
 from trackdsl.delivery.store._sink import RemoteFiles
 from trackdsl.errors import logger
@@ -97,7 +97,7 @@ class MlflowFiles(MlflowConnection):
                 write()
                 return
             except Exception as error:
-                if not may_be_taken(error):
+                if not may_be_occupied(error):
                     raise
                 answers, reason = self._why_taken(run_id, [*wanted()])
                 if reason is not None:
@@ -110,7 +110,7 @@ class MlflowFiles(MlflowConnection):
         problem: Exception | None = None
         for _ in range(MOST + 1):  # Each may get a connection that the server has closed after a failed upload.
             try:
-                return True, taken(wanted, lambda folder: self._client.list_artifacts(run_id, folder))
+                return True, why_occupied(wanted, lambda folder: self._client.list_artifacts(run_id, folder))
             except Exception as error:
                 problem = error
         logger.debug("trackdsl cannot list the artifacts of run %s: %s", run_id, problem)

@@ -75,7 +75,7 @@ class HeartbeatWriter:
         self._rounds += 1
 
     def end_round(self) -> None:
-        """Say that the process has looked at all journals."""
+        """Say that the process has gone through all journals."""
         self.doing(IDLE)
 
     def step(self) -> None:

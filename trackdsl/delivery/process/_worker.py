@@ -17,7 +17,7 @@ from trackdsl.delivery.process._environments import Environments
 from trackdsl.delivery.process._health import why_unreachable
 from trackdsl.delivery.process._heartbeat_writer import HeartbeatWriter
 from trackdsl.delivery.process._open_sinks import OpenSinks
-from trackdsl.delivery.process._vanished import Folders, Vanished
+from trackdsl.delivery.process._removed_stores import Folders, StoreRemoved
 from trackdsl.delivery.store._errors import NotYet, Unavailable
 from trackdsl.delivery.store._sink import Sink
 from trackdsl.delivery.summaries._what_changed import Waiting, WhatChanged
@@ -185,7 +185,7 @@ class Worker:
         """
         until, done = time.monotonic() + _MOMENT, False
         for what_changed in self._streams.what_changed():
-            while time.monotonic() < until and not self.awaited() and what_changed.look_at_sources():
+            while time.monotonic() < until and not self.awaited() and what_changed.read_next_source():
                 done = True
             for waiting in what_changed.due():
                 if time.monotonic() >= until or self.woken() or self.awaited():
@@ -224,7 +224,7 @@ class Worker:
         store = self._store_of(stream.origin)
         pause = self._pauses.get(stream.directory)
         if (pause is not None and time.monotonic() < pause.until) or self._waits_for_environment(stream):
-            stream.last_seen.look()  # The program may be killed while its store is away.
+            stream.last_seen.check()  # The program may be killed while its store is away.
             return False
         try:
             # An idle stream is cheap: no sink is opened for it.
@@ -238,7 +238,7 @@ class Worker:
         except NotYet as error:
             self._wait(stream, error)
             return False
-        except Vanished as error:
+        except StoreRemoved as error:
             self._back_off(store, stream, str(error))
             return self._abandon(stream)
         except Unavailable as error:

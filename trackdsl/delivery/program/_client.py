@@ -118,7 +118,7 @@ def _flush(timeout: float | None) -> bool:
 
 def _report_losses(spools: list[Path], *, unrecorded: bool = True) -> bool:
     """Report what is lost, once; returns whether anything was reported."""
-    from trackdsl.delivery.program._reported import new_losses
+    from trackdsl.delivery.program._new_losses import new_losses
 
     losses = new_losses(spools, unrecorded=unrecorded)
     if losses:

@@ -171,7 +171,7 @@ class Wait:
 
     def state(self) -> object:
         """A value that changes when delivery starts or makes progress."""
-        self._monitor.look(progressed=False)
+        self._monitor.update(progressed=False)
         return self._monitor.prepares, [
             (journal.directory, journal.state(progress)) for journal, progress in self._left()
         ]
@@ -188,8 +188,8 @@ class Wait:
         report("left", f"trackdsl: not everything is at MLflow yet ({why}). It is kept; `trackdsl sync` delivers it.")
 
     def _left(self) -> list[tuple[_AwaitedJournal, Progress | None]]:
-        looked = [(journal, read_progress(journal.directory)) for journal in self._journals]
-        return [(journal, progress) for journal, progress in looked if not journal.is_reached(progress)]
+        found = [(journal, read_progress(journal.directory)) for journal in self._journals]
+        return [(journal, progress) for journal, progress in found if not journal.is_reached(progress)]
 
     def _show_progress(self, left: list[tuple[_AwaitedJournal, Progress | None]]) -> None:
         known = ((journal, progress) for journal, progress in left if progress is not None)
@@ -230,7 +230,7 @@ class RunWatch:
             return None
         progress, journal, monitor = read_progress(self._journal.directory), self._journal, self._monitor
         seen, self._seen = self._seen, journal.state(progress)
-        monitor.look(progressed=self._seen != seen, hangs=timing().no_progress)
+        monitor.update(progressed=self._seen != seen, hangs=timing().no_progress)
         failure = self._failure(progress)
         now = self._looked = time.monotonic()
         if failure is None:
@@ -238,7 +238,7 @@ class RunWatch:
         if now - self._well > timing().failing:
             return failure
         if now - monitor.lived > timing().no_sign:
-            what = "the delivery process shows no sign of life" if monitor.runs else "no process delivers it"
+            what = "the delivery process writes no heartbeat" if monitor.runs else "no process delivers it"
             return f"{what}; see {journal.spool / LOG}"
         if now - monitor.worked > timing().no_progress:
             return "delivery hangs"
@@ -275,7 +275,7 @@ class _Clock:
         """Whether to stop waiting for what is left."""
         state = [journal.state(progress) for journal, progress in left]
         progressed, self._seen = state != self._seen, state
-        self._monitor.look(progressed=progressed, hangs=timing().no_progress)
+        self._monitor.update(progressed=progressed, hangs=timing().no_progress)
         now = time.monotonic()
         if (
             self._while_progressing

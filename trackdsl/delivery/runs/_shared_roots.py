@@ -186,7 +186,7 @@ class SharedRoots:
         return [rank for rank in ranks if rank.tags.get(_LAUNCH_ID) == launch]
 
     def _write_outcome(self, sink: Sink, id_: bytes, root: DeliveredRun, ranks: list[StoredRun], status: str) -> None:
-        """Note on a root which ranks did not end well; and the parameters, if rank 0 did not record them."""
+        """Tag a root with the ranks that did not finish; write their parameters, if rank 0 did not record them."""
         outbox = self._writer.outbox
         first, last = (pick(ranks, key=lambda rank: int(rank.tags[RANK])) for pick in (min, max))
         if first.tags[RANK] != "0" and first is not last and not sink.params(root.run_id):

@@ -92,7 +92,7 @@ class RunWriter:
             if shared is None:
                 times.append(self.timestamps.assign(event.run, key, step, value, at))
                 continue
-            times.append(self.timestamps.assign(event.run, key, step, value, at, shared.taken(key, step, value)))
+            times.append(self.timestamps.assign(event.run, key, step, value, at, shared.occupied(key, step, value)))
             shared.note_point(key, step, value, times[-1])
         return tuple(times)
 

@@ -30,8 +30,8 @@ class LastSeen:
             self._alive_at = now
         return self._alive
 
-    def look(self) -> None:
-        """Look while nothing can be delivered, which costs nothing once the program has ended."""
+    def check(self) -> None:
+        """Check while nothing can be delivered, which costs nothing once the program has ended."""
         if self._alive:
             self.is_alive()
 

@@ -128,7 +128,7 @@ class RunMap:
         self._ending.clear()
 
     def note_without_parent(self, id_: bytes, parent: bytes) -> None:
-        """Note, before it is created, that a run has no parent: the parent must be looked for later."""
+        """Note, before it is created, that a run has no parent: the parent must be looked up later."""
         if id_ not in self.without_parent:
             self.without_parent[id_] = parent
             # Written at once, and not undone: the store may have created the run although the rest of its stretch

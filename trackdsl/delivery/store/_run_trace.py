@@ -35,7 +35,7 @@ class StageSpan:
         inputs: its parameters.
         outputs: the latest values of its metrics; text for what is not a number.
         attributes: what else is known of the run.
-        failure: the exception that ended it; None if it ended well.
+        failure: the exception that ended it; None if it has not failed.
     """
 
     id: int

@@ -11,7 +11,7 @@ from trackdsl.store_format.tags import PARENT_TAG
 
 #: Clocks of machines differ, in milliseconds.
 _TOLERANCE = 300_000
-#: Runs that are looked at for one tree: other programs may have recorded at the same time.
+#: Runs that are read for one tree: other programs may have recorded at the same time.
 _MOST_SEEN = 5000
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from trackdsl.delivery.store._errors import Refused
 from trackdsl.delivery.store._sink import GONE, Batch, Sink, TreeRun
-from trackdsl.delivery.summaries._captures import PROGRAM, Captured, Site
+from trackdsl.delivery.summaries._program_contents import PROGRAM, ProgramContents, Site
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.changes.compare import compare_trees
 from trackdsl.store_format.changes.descriptions import description, one_line
@@ -39,7 +39,7 @@ from trackdsl.store_format.tags import COMMIT_TAG, NOTE_TAG, PARENT_TAG, PATH_TA
 MOST_STAGES = 2000
 #: Functions whose source is read.
 _MOST_SITES = 200
-#: How many runs are looked at to find one that is comparable, at once and in all.
+#: How many runs are read to find one that is comparable, at once and in all.
 _AT_ONCE, _MOST_SEARCHED = 50, 400
 #: In milliseconds.
 _DAY = 86_400_000
@@ -51,7 +51,7 @@ _MOST_NOTES = 5
 _MAIN = ("__main__.", "?.")
 
 #: What a program consists of, by the functions of its stages.
-Capture = Callable[[list[Site]], Captured]
+Capture = Callable[[list[Site]], ProgramContents]
 
 
 def note_changes(sink: Sink, run_id: str, python: str, capture: Capture) -> bool:
@@ -169,7 +169,7 @@ class _ChangeNotes:
             program = stored.program(self._read([stored.packages] if stored.packages else [], stored))
         return Recorded(root.run_id, root.name, root.start, stages, program)
 
-    def _stored(self, captured: Captured, kept_in: Mapping[str, str]) -> Stored:
+    def _stored(self, captured: ProgramContents, kept_in: Mapping[str, str]) -> Stored:
         packages = None if captured.packages is None else key_of(packages_text(captured.packages))
         unknown = [*captured.unknown]
         if len(self._tree) >= MOST_STAGES:
@@ -224,7 +224,7 @@ def _site_of(tags: Mapping[str, str]) -> Site:
     return str(call.get("function")), str(call.get("file") or ""), str(call.get("source_hash") or "")
 
 
-def _texts_of(captured: Captured) -> dict[str, str]:
+def _texts_of(captured: ProgramContents) -> dict[str, str]:
     """The texts of a program that its run keeps, by key."""
     texts = {one.digest: one.text for uses in captured.code.values() for one in uses.values()}
     if captured.packages is not None:

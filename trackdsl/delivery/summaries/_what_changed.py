@@ -21,9 +21,9 @@ from trackdsl._core import events
 from trackdsl.delivery._timing import timing
 from trackdsl.delivery.state._ledger import Ledger
 from trackdsl.delivery.store._sink import Sink
-from trackdsl.delivery.summaries._captures import PROGRAM, Captures, Site
 from trackdsl.delivery.summaries._change_notes import note_changes
 from trackdsl.delivery.summaries._left_out import make_or_leave_out
+from trackdsl.delivery.summaries._program_contents import PROGRAM, ProgramReader, Site
 from trackdsl.delivery.summaries._reports import Interrupted, make_report
 from trackdsl.delivery.summaries._traces import make_trace
 from trackdsl.errors import logger, note
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _MOST_FAILURES = 5
 #: How often to look whether journals are gone, in seconds.
 _LOOK_EVERY = 1.0
-#: Functions that wait to be looked at; of more, the source is read when their root run has ended.
+#: Functions whose source waits to be read; of more, it is read when their root run has ended.
 _MOST_SITES = 1000
 #: When a report or trace is tried again that had to wait for a program, in seconds.
 _AFTER_INTERRUPTION = 0.5
@@ -82,7 +82,7 @@ class WhatChanged:
         self._spool = spool
         self._own = own
         self._ledger = ledger
-        self._captures = Captures(own=own)
+        self._program_reader = ProgramReader(own=own)
         self._waiting: dict[bytes, Waiting] = {}
         #: How many runs wait of each journal.
         self._journals: Counter[str] = Counter()
@@ -129,13 +129,13 @@ class WhatChanged:
         if id_ is not None and root is not None and _wanted(stream.origin, traces=traces):
             self._add(RootRun(id_, root.run_id, stream.directory.name, stream.origin, traces))
 
-    def look_at_sources(self) -> bool:
+    def read_next_source(self) -> bool:
         """Read the source of one function that was called for the first time; returns whether there was one."""
         if not self._sites:
             return False
         origin, site = self._sites.popleft()
-        self._captures.begin(origin)
-        self._captures.look_at(origin, site)
+        self._program_reader.begin(origin)
+        self._program_reader.read_site(origin, site)
         return True
 
     def due(self) -> list[Waiting]:
@@ -208,7 +208,7 @@ class WhatChanged:
         """The artifacts that are to be made of a root run, in order, each with the function that makes it."""
         origin = root.origin
         if origin.project is not None:
-            capture = partial(self._captures.of_program, origin)
+            capture = partial(self._program_reader.of_program, origin)
             yield CHANGES_PATH, partial(note_changes, sink, root.run_id, origin.python, capture)
         if origin.reports and self._own:
             yield REPORT_PATH, partial(make_report, sink, root.run_id, waits)
@@ -234,7 +234,7 @@ class WhatChanged:
 
     def close(self) -> None:
         """End what is being read."""
-        self._captures.close()
+        self._program_reader.close()
 
     def save(self) -> None:
         """Write what is new to the ledger, before the journals note their progress."""

@@ -15,7 +15,7 @@ from trackdsl.store_format.changes.recorded import Program, Recorded, Stage
 KINDS = ("param", "dataset", "source", "stage", "package", "python", "commit", "patch")
 #: More changes and metrics are counted only.
 _MOST = 500
-#: The most alike is looked for among at most this many stages of one path.
+#: The most similar is searched for among at most this many stages of one path.
 _MOST_ALIKE = 50
 
 

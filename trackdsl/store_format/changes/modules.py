@@ -160,7 +160,7 @@ class Modules:
                     return self.at(path)
         return None
 
-    def look_in(self, folder: str) -> None:
+    def add_folder(self, folder: str) -> None:
         """Also look for modules in this folder."""
         if folder not in self._folders and not _INSTALLED.search(folder):
             self._folders.append(folder)
@@ -171,7 +171,7 @@ class Modules:
         while os.path.isfile(os.path.join(folder, "__init__.py")) and os.path.dirname(folder) != folder:
             parts.insert(0, os.path.basename(folder))
             folder = os.path.dirname(folder)
-        self.look_in(folder)
+        self.add_folder(folder)
         return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 

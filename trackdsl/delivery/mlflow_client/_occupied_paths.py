@@ -1,4 +1,4 @@
-"""Paths of artifacts that something else has taken: a file where a folder is wanted, or a folder where a file is.
+"""Occupied paths of artifacts: a file where a folder is wanted, or a folder where a file is.
 
 A tracking server that proxies artifacts answers a write to such a path as it answers its own faults, with the status
 500, or closes the connection while the file is being sent. The same write never succeeds, so it must not be tried for
@@ -16,12 +16,12 @@ List = Callable[[str | None], Iterable[Any]]
 #: What the errors of MLflow's client then say.
 _CLOSED = ("Connection aborted", "reset by peer", "Broken pipe")
 _SIGNS = ("500 Server Error", "too many 500 error responses", *_CLOSED)
-#: More files of a folder are not looked at.
+#: More files of a folder are not checked.
 _MOST = 1000
 
 
-def may_be_taken(error: Exception) -> bool:
-    """Whether a server's answer may mean that a path is taken."""
+def may_be_occupied(error: Exception) -> bool:
+    """Whether a server's answer may mean that a path is occupied."""
     return any(sign in str(error) for sign in _SIGNS)
 
 
@@ -40,7 +40,7 @@ def wanted_paths(local: Path, path: str, *, directory: bool) -> Iterator[str]:
         yield str(PurePosixPath(path, file.relative_to(local).as_posix()))
 
 
-def taken(wanted: Iterable[str], listed: List) -> str | None:
+def why_occupied(wanted: Iterable[str], listed: List) -> str | None:
     """Why one of some files can never be written, if there is such a file.
 
     Args:
@@ -49,7 +49,7 @@ def taken(wanted: Iterable[str], listed: List) -> str | None:
 
     Example:
         >>> from types import SimpleNamespace
-        >>> taken(["a/b"], lambda _: [SimpleNamespace(path="a", is_dir=False)])
+        >>> why_occupied(["a/b"], lambda _: [SimpleNamespace(path="a", is_dir=False)])
         "'a' is a file, so nothing can be stored below it"
     """
     folders: dict[str | None, dict[str, bool]] = {}

@@ -43,7 +43,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 @dataclass
-class Captured:
+class ProgramContents:
     """The source, packages and uncommitted changes of a program, as far as they are known.
 
     Attributes:
@@ -77,11 +77,11 @@ class _Journal:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Reading:
     """What a function uses, for other programs that run it.
 
     Attributes:
-        time: when it was looked at, in nanoseconds since 1970.
+        time: when it was read, in nanoseconds since 1970.
         newest: when the last file of the project was edited, as far as they were read then.
         used: what was found.
     """
@@ -91,11 +91,11 @@ class _Look:
     used: Used
 
     def counts_for(self, began: int) -> bool:
-        """Whether a program that began at this time ran these files: none was edited between its start and the look."""
+        """Whether a program that began at this time ran these files: none was edited between its start and now."""
         return self.newest <= began <= self.time and not self.used.edited
 
 
-class Captures:
+class ProgramReader:
     """Reads and caches the source, packages and uncommitted changes of programs.
 
     Args:
@@ -106,17 +106,17 @@ class Captures:
         self._own = own
         self._modules: OrderedDict[tuple[str, ...], Modules] = OrderedDict()
         #: The last reading of each function's source, shared by all programs: the ranks of a launch run the same code.
-        self._looks: OrderedDict[Site, _Look] = OrderedDict()
+        self._readings: OrderedDict[Site, _Reading] = OrderedDict()
         self._journals: OrderedDict[str, _Journal] = OrderedDict()
 
     def begin(self, origin: Origin) -> None:
-        """Look at the packages and the working tree of a program whose first root run begins; git is not waited for."""
+        """Read the packages and the working tree of a program whose first root run begins; git is not waited for."""
         if origin.prefix not in self._journals and origin.project is not None:
             self._journals[origin.prefix] = _Journal(_packages(origin, origin.project), _Git(origin))
             while len(self._journals) > _MOST_JOURNALS:
                 self._journals.popitem(last=False)[1].git.close()
 
-    def look_at(self, origin: Origin, site: Site) -> Used | None:
+    def read_site(self, origin: Origin, site: Site) -> Used | None:
         """The definitions of its project that a function, or the program's file, uses.
 
         They are read now, unless they were read for this program before.
@@ -128,54 +128,54 @@ class Captures:
         self.begin(origin)
         known = self._journals[origin.prefix].used
         if site not in known:
-            known[site] = self._look_now(origin, origin.project, site)
+            known[site] = self._read_now(origin, origin.project, site)
             while len(known) > _MOST_SITES:
                 known.popitem(last=False)
         return known[site]
 
-    def _look_now(self, origin: Origin, project: Project, site: Site) -> Used | None:
-        look = self._looks.get(site)
-        if look is not None and look.counts_for(origin.time):
-            return look.used
+    def _read_now(self, origin: Origin, project: Project, site: Site) -> Used | None:
+        reading = self._readings.get(site)
+        if reading is not None and reading.counts_for(origin.time):
+            return reading.used
         now, modules = time.time_ns(), self._modules_of(origin, project)
         with self._names(project):
             used = _used_by(site, modules, origin.time)
         if used is not None:
-            if look is not None and look.used == used:
-                used = look.used  # So that the texts are in memory once, and not for each program.
-            self._looks[site] = _Look(now, modules.newest, used)
-            while len(self._looks) > _MOST_SITES:
-                self._looks.popitem(last=False)
+            if reading is not None and reading.used == used:
+                used = reading.used  # So that the texts are in memory once, and not for each program.
+            self._readings[site] = _Reading(now, modules.newest, used)
+            while len(self._readings) > _MOST_SITES:
+                self._readings.popitem(last=False)
         return used
 
-    def of_program(self, origin: Origin, sites: Iterable[Site]) -> Captured:
+    def of_program(self, origin: Origin, sites: Iterable[Site]) -> ProgramContents:
         """The source, packages and uncommitted changes of a program whose root run has ended."""
-        captured = Captured()
+        contents = ProgramContents()
         if origin.project is None:
-            return captured
+            return contents
         self.begin(origin)
         journal = self._journals[origin.prefix]
-        captured.packages = journal.packages
-        if captured.packages is None:
-            captured.unknown.append("packages were installed or removed after the program began")
+        contents.packages = journal.packages
+        if contents.packages is None:
+            contents.unknown.append("packages were installed or removed after the program began")
         with self._names(origin.project):
-            captured.patch = journal.git.patch()
-        if captured.patch is None:
-            captured.unknown.append("the uncommitted changes at the program's start are unknown")
+            contents.patch = journal.git.patch()
+        if contents.patch is None:
+            contents.unknown.append("the uncommitted changes at the program's start are unknown")
         edited: set[str] = set()
         for site in sites:
-            used = self.look_at(origin, site)
+            used = self.read_site(origin, site)
             if used is not None:
                 key = f"{site[0]} {site[2]}" if site != PROGRAM else ""
-                captured.code[key] = used.definitions
-                captured.partial += [key] if used.edited else []
+                contents.code[key] = used.definitions
+                contents.partial += [key] if used.edited else []
                 edited |= used.edited
             elif site == PROGRAM:
-                captured.unknown.append("the source of the program itself is not known")
+                contents.unknown.append("the source of the program itself is not known")
         if edited:
             names = ", ".join(sorted(os.path.basename(path) for path in edited)[:5])
-            captured.unknown.append(f"edited after the program began, so the source that ran is unknown: {names}")
-        return captured
+            contents.unknown.append(f"edited after the program began, so the source that ran is unknown: {names}")
+        return contents
 
     def close(self) -> None:
         """End the processes of git that are under way."""
@@ -185,7 +185,7 @@ class Captures:
 
     def _modules_of(self, origin: Origin, project: Project) -> Modules:
         modules = self._modules.pop(project.paths, None) or Modules(project.paths)
-        modules.look_in(origin.cwd)
+        modules.add_folder(origin.cwd)
         self._modules[project.paths] = modules
         while len(self._modules) > _MOST_PROJECTS:
             self._modules.popitem(last=False)

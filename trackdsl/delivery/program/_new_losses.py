@@ -14,8 +14,8 @@ from trackdsl.store_format import losses as _losses
 from trackdsl.store_format.losses import Losses
 from trackdsl.store_format.progress import read_progress
 
-#: What was reported, by the names of journals.
-_reported: dict[str, Losses] = {}
+#: The losses of each journal at the last report, by the names of journals.
+_last_report: dict[str, Losses] = {}
 
 
 def new_losses(spools: Iterable[Path], *, unrecorded: bool = True) -> str:
@@ -30,10 +30,10 @@ def new_losses(spools: Iterable[Path], *, unrecorded: bool = True) -> str:
     """
     descriptions: list[str] = []
     for losses in [*_of_journals(spools), *(_of_targets() if unrecorded else ())]:
-        description = losses.since(_reported.get(losses.journal)).description()
+        description = losses.since(_last_report.get(losses.journal)).description()
         if description:
             descriptions.append(description)
-        _reported[losses.journal] = losses
+        _last_report[losses.journal] = losses
     return "; ".join(descriptions)
 
 
@@ -67,4 +67,4 @@ def _deleted(target: Target) -> tuple[str, ...]:
     )
 
 
-runtime.register("losses that were reported", Phase.MEMORY, after_fork=_reported.clear, reset=_reported.clear)
+runtime.register("losses that were reported", Phase.MEMORY, after_fork=_last_report.clear, reset=_last_report.clear)

@@ -14,11 +14,11 @@ from trackdsl.delivery.state._ledger import Ledger
 from trackdsl.errors import logger
 from trackdsl.journal._reader import Reader
 from trackdsl.journal._segments import Position
-from trackdsl.journal._structure import beginnings_of, skim
+from trackdsl.journal._structure import open_events_of, skim
 from trackdsl.store_format.ledger import BEGINNING
 
 
-class Beginnings:
+class OpenEvents:
     """The events that began the open runs of a journal, as far as they are in no segment any more.
 
     Args:
@@ -41,29 +41,29 @@ class Beginnings:
         open_ = set(still_open)
         ended = [id_ for id_ in self._kept if id_ not in open_]
         new = open_.difference(self._kept)
-        beginnings = self._found(segments, new) if new else {}
-        self._kept = {id_: event for id_, event in self._kept.items() if id_ in open_} | beginnings
+        found = self._found(segments, new) if new else {}
+        self._kept = {id_: event for id_, event in self._kept.items() if id_ in open_} | found
         try:
             self._ledger.write(
                 [
                     *(BEGINNING.change(id_, None) for id_ in ended),
-                    *(BEGINNING.change(id_, event) for id_, event in beginnings.items()),
+                    *(BEGINNING.change(id_, event) for id_, event in found.items()),
                 ]
             )
         except OSError as error:
             logger.warning("trackdsl cannot write the list of open runs of %s: %s", self._directory, error)
 
     def _found(self, segments: Iterable[int], open_: set[bytes]) -> dict[bytes, bytes]:
-        beginnings = {}
-        wanted = beginnings_of(open_)
+        found = {}
+        wanted = open_events_of(open_)
         for number in segments:
             reader = Reader(self._directory, Position(number, 0))
             try:
                 for event in skim(reader, wanted=wanted):
                     if isinstance(event, events.Open) and event.run in open_:
-                        beginnings[event.run] = events.encode(event)
+                        found[event.run] = events.encode(event)
             except OSError as error:
                 logger.warning("trackdsl cannot write the list of open runs of %s: %s", self._directory, error)
             finally:
                 reader.close()
-        return beginnings
+        return found

@@ -1,6 +1,6 @@
-"""What is begun for the next events of a stretch before they are applied: runs are created and files are sent.
+"""Requests for the next events of a stretch, begun before the events are applied: runs are created and files are sent.
 
-Both are requests to a server, which are faster concurrently than one after the other.
+Requests to a server are faster concurrently than one after the other.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from trackdsl.journal._segments import Position
 
 #: This many runs are created before the next events are applied. They exist without their content only for moments.
 _EARLY = 50
-#: The next files are looked for among this many events.
+#: The next files are found among this many events.
 _FILES_AHEAD = 300
 
 
-class LookAhead:
+class EarlyRequests:
     """Begins requests for events that are not applied yet.
 
     Args:
@@ -49,7 +49,7 @@ class LookAhead:
             doubt_until: everything before may have been applied before.
 
         Returns:
-            the index of the first entry that was not looked at.
+            the index of the first entry that was not read.
 
         Raises:
             Unavailable: the store cannot be reached.

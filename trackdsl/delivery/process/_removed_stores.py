@@ -13,7 +13,7 @@ from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.journal._origin import Origin
 
 
-class Vanished(Unavailable):
+class StoreRemoved(Unavailable):
     """The folder of a store was removed since the program began."""
 
 
@@ -27,7 +27,7 @@ class Folders:
         """Check that the folder of a store still exists.
 
         Raises:
-            Vanished: it was removed.
+            StoreRemoved: it was removed.
             Unavailable: its file system is not mounted.
         """
         folder = local_folder(origin.uri, origin.cwd)
@@ -38,7 +38,7 @@ class Folders:
             return
         if _device_below(folder) != device:
             raise Unavailable(f"the folder {folder} is on a file system that is not mounted")
-        raise Vanished(
+        raise StoreRemoved(
             f"the folder {folder} of the store {without_credentials(origin.uri)} has been removed: what programs "
             "recorded for it and is not delivered is dropped once they have ended"
         )

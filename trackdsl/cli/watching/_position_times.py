@@ -8,11 +8,11 @@ from operator import itemgetter
 
 from trackdsl.journal._segments import Position
 
-#: How many moments are remembered, and the first distance between two of them, in seconds. It grows with their number.
+#: How many positions are remembered, and the least time between two of them at first, in seconds. It grows.
 _MOST, _DISTANCE = 500, 0.5
 
 
-class Moments:
+class PositionTimes:
     """Positions of a journal, and when they were reached.
 
     Args:
@@ -39,8 +39,8 @@ class Moments:
         if len(self._known) > _MOST:
             self._distance *= 2
             known, self._known = self._known, []
-            for moment in known:
-                self._append(*moment)
+            for position, at in known:
+                self._append(position, at)
 
     def _append(self, position: Position, at: float) -> None:
         if self._known and at - self._known[-1][1] < self._distance:

@@ -24,7 +24,7 @@ _CREDENTIALS = (
 
 
 @dataclass(frozen=True)
-class PresentSetting:
+class CurrentSetting:
     """The present value of a setting.
 
     Attributes:
@@ -42,25 +42,25 @@ class PresentSetting:
     problem: str | None = None
 
 
-def all_settings() -> list[PresentSetting]:
+def all_settings() -> list[CurrentSetting]:
     """Every setting, with the source of its value."""
     return [_setting(name) for name in settings.NAMES] + [*_experiment_id(), *_credentials()]
 
 
-def _setting(name: str) -> PresentSetting:
+def _setting(name: str) -> CurrentSetting:
     try:
         found = settings.look_up(name)
     except SettingsError as error:
         if str(error) == _error_of_project():
-            return PresentSetting(name, None, "unknown: see [tool.trackdsl] below")
-        return PresentSetting(name, None, error.setting, problem=mask_prose(str(error)))
+            return CurrentSetting(name, None, "unknown: see [tool.trackdsl] below")
+        return CurrentSetting(name, None, error.setting, problem=mask_prose(str(error)))
     value = found.value
     if name == "spool" and value is None:
         value = _spool_choice.default_path()
     if name == "show_url" and value is None:
         value = "at a terminal"
     shown = ", ".join(value) if isinstance(value, tuple) else str(value)
-    return PresentSetting(name, mask_prose(shown), found.source, tuple(_hidden(name, found.source)))
+    return CurrentSetting(name, mask_prose(shown), found.source, tuple(_hidden(name, found.source)))
 
 
 def _error_of_project() -> str:
@@ -85,16 +85,16 @@ def _hidden(name: str, source: str) -> Iterator[str]:
         yield project.path
 
 
-def _experiment_id() -> Iterator[PresentSetting]:
+def _experiment_id() -> Iterator[CurrentSetting]:
     id_ = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if id_ and not _error_of_project():
         counts = settings.experiment_id() is not None
         value = id_ if counts else f"{id_}, which is ignored: experiment_name or tracking_uri is set elsewhere"
-        yield PresentSetting("experiment id", value, "MLFLOW_EXPERIMENT_ID")
+        yield CurrentSetting("experiment id", value, "MLFLOW_EXPERIMENT_ID")
 
 
-def _credentials() -> Iterator[PresentSetting]:
+def _credentials() -> Iterator[CurrentSetting]:
     for name in _CREDENTIALS:
         if os.environ.get(name):
             secret = name.endswith(("PASSWORD", "TOKEN", "USERNAME"))
-            yield PresentSetting(name, "***" if secret else os.environ[name], "environment")
+            yield CurrentSetting(name, "***" if secret else os.environ[name], "environment")
