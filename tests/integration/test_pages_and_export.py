@@ -8,10 +8,12 @@ import http.client
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from tests.conftest import PATIENCE, Server, deliver, run_command, wait_until
+from tests.conftest import PATIENCE, Server, client, deliver, run_command, wait_until
 from trackdsl import experiment, stage
 from trackdsl.cli import _pages
 
@@ -90,6 +92,30 @@ def test_no_cell_is_a_formula(recorded: str) -> None:
     assert pd.read_parquet("runs.parquet")["name"].iloc[0] == "=cmd()|' /C calc'!A0"
 
 
+def test_what_still_runs(sqlite_store: str) -> None:
+    """A run that still runs, and the stage that it is in, reach the present in a trace and in a report's timeline."""
+    store, began = client(sqlite_store), time.time_ns() // 1_000_000 - 5000
+    pipeline = store.create_run("0", began, run_name="pipeline").info.run_id
+    store.create_run("0", began, {"mlflow.parentRunId": pipeline}, "inner")
+    events = json.loads(run_command("trace", "pipeline").stdout)["traceEvents"]
+    assert min(event["dur"] for event in events if event["ph"] == "X") >= 5_000_000
+    assert run_command("report", "pipeline", "-o", "r.html").returncode == 0
+    data = re.findall(r'id="data">(.*?)</script>', Path("r.html").read_text())[0]
+    assert min(json.loads(data)["bars"]["time"]) >= 5000
+
+
+@pytest.mark.parametrize(
+    "arguments", [["trace", "pipeline", "-o"], ["report", "pipeline", "-o"], ["compare", "pipeline", "train", "--html"]]
+)
+def test_a_dash_is_the_standard_output(recorded: str, arguments: list[str]) -> None:
+    """`-` as the file means what is printed, as for other programs; no file of that name is written."""
+    done = run_command(*arguments, "-")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["traceEvents"] if arguments[0] == "trace" else done.stdout.endswith("</html>\n")
+    assert not Path("-").exists()
+    assert "--json needs" in run_command(*arguments, "-", "--json").stderr
+
+
 @pytest.mark.parametrize(
     "arguments", [["export", "-o", "x.csv"], ["export", "-o", "x.parquet"], ["trace", "pipeline", "-o", "x.csv"],
               ["compare", "pipeline", "train", "--html", "x.csv"], ["report", "pipeline", "-o", "x.csv"]]
@@ -132,7 +158,7 @@ def test_a_device_is_not_replaced(recorded: str) -> None:
     [
         (["-o", "runs.xlsx"], "must end in .parquet, .csv or .json"),
         (["nothing", "-o", "runs.csv"], "no experiment 'nothing'"),
-        (["-o", "missing/runs.csv"], "cannot write to missing/runs.csv"),
+        (["-o", "missing/runs.csv"], "cannot write to missing/runs.csv: there is no folder missing"),
         (["--where", "metrics.", "-o", "runs.csv"], "metrics."),
     ],
 )

@@ -191,6 +191,18 @@ def test_speedscope_adds_up_the_runs_of_a_stage() -> None:
     ]  # fmt: skip
 
 
+def test_what_still_runs_reaches_now() -> None:
+    """What still runs of a tree reaches the time that is given, in every format; what was left open in it does not."""
+    two = run("two", 30, None, status="RUNNING")
+    spans = timeline(run("main", 0, None, run("one", 10, 30), two, status="RUNNING"), now=BEGAN + 2000)
+    assert shown(spans) == [("main", 0, 0, 2000), ("one", 0, 10, 30), ("two", 0, 30, 2000)]
+    assert [event["dur"] for event in chrome_trace(spans)["traceEvents"][-3:]] == [2_000_000, 20_000, 1_970_000]
+    assert speedscope(spans)["profiles"][0]["endValue"] == 2000
+    assert mermaid(spans).splitlines()[-1] == "    · two 2.0 s :active, 30, 2000"
+    over = run("main", 0, 100, run("lost", 10, None, status="RUNNING"))
+    assert shown(timeline(over, now=BEGAN + 2000)) == [("main", 0, 0, 100), ("lost", 0, 10, 10)]
+
+
 def test_a_chart_has_a_section_for_each_track() -> None:
     """Runs are tasks in the sections of their tracks, with marks for their status, in milliseconds since the first."""
     tree = run("main", 0, 100, run("a", 10, 50), run("b", 15, 60, status="KILLED"), run("c", 70, 70))

@@ -19,7 +19,7 @@ import click
 import msgspec
 
 from trackdsl.cli._console import output
-from trackdsl.cli._output_file import replacing
+from trackdsl.cli._output_file import write
 from trackdsl.cli._reading import errors_printed
 from trackdsl.cli._structures import print_json
 from trackdsl.query import _shown
@@ -47,8 +47,8 @@ def show_comparison(
         found = compare(*runs, all=everything, tracking_uri=tracking_uri)
         page = None if html is None else found.to_html()
     if html is not None and page is not None:
-        with replacing(html) as file:
-            file.write_text(page, encoding="utf-8", errors="replace")
+        if not write(html, page, as_json=as_json):
+            return
         click.echo(f"{_shown.printable(str(html))} compares {len(runs)} runs: open it in a browser.", err=True)
     if as_json:
         print_json(as_structure(found))

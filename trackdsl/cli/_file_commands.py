@@ -12,7 +12,7 @@ from trackdsl.cli._run_options import with_output, with_superseded, with_trackin
 
 @click.command()
 @click.argument("run", shell_complete=complete_run)
-@with_output("Write the trace to this file. Default: print it.")
+@with_output("Write the trace to this file. Default: print it, as `-` does.")
 @click.option(
     "--format",
     "form",
@@ -49,7 +49,7 @@ def trace(run: str, output: Path | None, form: str, as_json: bool, superseded: b
 
 @click.command()
 @click.argument("run", shell_complete=complete_run)
-@with_output("The page to write.", default=Path("report.html"), show_default=True)
+@with_output("The page to write; `-` prints it.", default=Path("report.html"), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 @with_superseded
 @with_tracking_uri

@@ -12,6 +12,34 @@ import click
 
 from trackdsl._core.escaping import printable
 
+#: As the name of a file, the standard output.
+DASH = Path("-")
+
+
+def write(path: Path, text: str, *, as_json: bool = False) -> bool:
+    """Write a text to a file as a whole, or print it if the file is `-`.
+
+    Args:
+        path: the file that the user named.
+        text: its content.
+        as_json: whether JSON is printed about it.
+
+    Returns:
+        whether it is a file, about which something is left to say.
+
+    Raises:
+        click.ClickException: the file cannot be written, or JSON would be printed after the content.
+    """
+    content = text.encode("utf-8", "replace")
+    if path == DASH:
+        if as_json:
+            raise click.UsageError("--json needs the name of a file: `-` prints the content itself.")
+        click.echo(content, nl=False)
+        return False
+    with replacing(path) as file:
+        file.write_bytes(content)
+    return True
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -37,6 +65,8 @@ def replacing(path: Path) -> Iterator[Path]:
             part.replace(target)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
+        if not path.parent.is_dir():
+            reason = f"there is no folder {printable(str(path.parent))}. Create it, or name another one."
         raise click.ClickException(f"cannot write to {printable(str(path))}: {reason}") from None
     finally:
         if not direct:

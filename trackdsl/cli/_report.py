@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from trackdsl._core.escaping import printable
-from trackdsl.cli._output_file import replacing
+from trackdsl.cli._output_file import write
 from trackdsl.cli._reading import errors_printed
 from trackdsl.query._report import report
 
@@ -31,12 +31,12 @@ def write_report(run: str, tracking_uri: str | None, output: Path, *, superseded
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with errors_printed():
         made = report(run, superseded=superseded, tracking_uri=tracking_uri)
-    content = made.html.encode("utf-8", "replace")
-    with replacing(output) as file:
-        file.write_bytes(content)
+    if not write(output, made.html, as_json=as_json):
+        return
     runs = sum(1 for _ in made.tree.walk())
     if as_json:
-        click.echo(json.dumps({"path": str(output), "run_id": made.tree.run_id, "runs": runs, "bytes": len(content)}))
+        size = len(made.html.encode("utf-8", "replace"))
+        click.echo(json.dumps({"path": str(output), "run_id": made.tree.run_id, "runs": runs, "bytes": size}))
         return
     count = f"{runs:,} runs" if runs != 1 else "1 run"
     click.echo(f"{printable(str(output))} shows {count}: open it in a browser.", err=True)

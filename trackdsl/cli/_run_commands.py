@@ -145,7 +145,7 @@ def changes(run: str, since: str | None, tracking_uri: str | None, as_json: bool
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write a page with curves, times and diffs of the source to this file.",
+    help="Write a page with curves, times and diffs of the source to this file; `-` prints it.",
 )
 @with_store
 def compare(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import click
 
-from trackdsl.cli._output_file import replacing
+from trackdsl.cli._output_file import DASH, write
 from trackdsl.cli._reading import errors_printed
 from trackdsl.query import _shown
 from trackdsl.query._trace_formats import chrome_trace, mermaid, speedscope
@@ -32,17 +33,15 @@ def write_trace(
         as_json: print what was written as JSON.
     """
     with errors_printed():
-        spans = timeline(tree(run, superseded=superseded, tracking_uri=tracking_uri))
+        found = tree(run, superseded=superseded, tracking_uri=tracking_uri)
+    spans = timeline(found, now=time.time_ns() // 1_000_000)
     if form == "mermaid":
         text = f"```mermaid\n{mermaid(spans)}```\n"
     else:
         content = (speedscope if form == "speedscope" else chrome_trace)(spans)
         text = json.dumps(content, separators=(",", ":")) + "\n"
-    if output is None:
-        click.echo(text, nl=False)
+    if not write(output or DASH, text, as_json=as_json):
         return
-    with replacing(output) as file:
-        file.write_text(text, encoding="utf-8", errors="replace")
     if as_json:
         click.echo(json.dumps({"path": str(output), "format": form, "runs": len(spans)}))
         return

@@ -191,7 +191,7 @@ def _task(span: Span, first: int) -> str:
     if label[:1].isalnum():  # A line that begins with a date or a keyword, as `title`, would not be a task.
         label = f"#{ord(label[0])};{label[1:]}"
     start, end = span.start - first, max(span.end, span.start + 1) - first
-    long = _shown.duration(span.run.duration)
+    long = _shown.duration((span.end - span.start) / 1000 if span.run.duration is None else span.run.duration)
     return f"    {label} {long} :{_MARKS.get(span.run.status, '')}{start}, {end}"
 
 

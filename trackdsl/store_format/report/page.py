@@ -88,7 +88,7 @@ def _page(material: Material) -> str:
     latest: dict[str, int] = {}
     for curve in (*material.curves, *material.system):
         latest[curve.run.run_id] = max(latest.get(curve.run.run_id, 0), *(time for _, _, time in curve.points))
-    spans = timeline(tree, latest)
+    spans = timeline(tree, latest, now=material.made)
     path = critical_path(spans)
     critical = {step.span.run.run_id for step in path}
     # The machine is sampled also after the last that a program recorded before it was killed.

@@ -72,8 +72,8 @@ class Span:
         track: the number of its track in the lane, from 0. Runs in one track are one after the other, or below each
             other in the tree.
         depth: how many runs of its track are around it.
-        start, end: in milliseconds since 1970. A run that has not ended ends with the last that is known of it and of
-            those below it.
+        start, end: in milliseconds since 1970. A run that has not ended ends now, or with the last that is known of it
+            and of those below it.
     """
 
     run: RunNode
@@ -90,7 +90,7 @@ class Span:
         return self.lane.process
 
 
-def timeline(tree: RunNode, latest: Mapping[str, int] | None = None) -> list[Span]:
+def timeline(tree: RunNode, latest: Mapping[str, int] | None = None, *, now: int = 0) -> list[Span]:
     """The runs of a tree with their times, in the order they began, each after its parent.
 
     A run is in the lane of the thread or task that it began in. Where that is not recorded, and where several runs of
@@ -99,11 +99,13 @@ def timeline(tree: RunNode, latest: Mapping[str, int] | None = None) -> list[Spa
     Args:
         tree: the tree.
         latest: the times of the last points of runs, by their ids, in milliseconds since 1970.
+        now: the time that what still runs reaches, in the same unit. Once the tree has ended it counts no more: what is
+            open in it then was left behind.
 
     Returns:
         the runs. Those without a start, which MLflow may have of others, are left out.
     """
-    times = _times(tree, latest or {})
+    times = _times(tree, latest or {}, now if tree.status == "RUNNING" else 0)
     spans: list[Span] = []
     tracks: dict[Lane, _Tracks] = {}
     parents = {child.run_id: run.run_id for run in walk(tree) for child in run.children}
@@ -204,7 +206,7 @@ def _around(runs: list[_Open], start: int) -> list[_Open]:
     return runs[:open_]
 
 
-def _times(tree: RunNode, latest: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+def _times(tree: RunNode, latest: Mapping[str, int], now: int) -> dict[str, tuple[int, int]]:
     """The start and end of each run in milliseconds since 1970."""
     times: dict[str, tuple[int, int]] = {}
     for run in reversed(list(walk(tree))):
@@ -214,7 +216,7 @@ def _times(tree: RunNode, latest: Mapping[str, int]) -> dict[str, tuple[int, int
         start = round(datetime.fromisoformat(run.start).timestamp() * 1000)
         # A clock that was set back may put the end before the start.
         end = (
-            max([start, latest.get(run.run_id, start), *below])
+            max([start, latest.get(run.run_id, start), now if run.status == "RUNNING" else 0, *below])
             if run.duration is None
             else start + max(0, round(run.duration * 1000))
         )
