@@ -99,6 +99,28 @@ def test_a_change_inside_a_nested_stage_is_not_blamed_on_the_stage_around_it() -
     assert compare_trees(*sides).parts_at == "outer/inner"
 
 
+def test_what_one_run_does_not_know_of_a_stage_does_not_differ_around_it() -> None:
+    """The stage's source is known of the later run only: the root run uses the same in both, and one helper changed."""
+    sides = []
+    for digest, partial in (("1", ("m.fit f",)), ("2", ())):
+        fit = {"m.fit": "f"} if partial else {"m.fit": "f", "h.same": "s", "h.help": digest}
+        root = {"script.py": "p", "m.fit": "f", "h.same": "s", "h.help": digest}
+        stages = stage(), stage("fit", function="m.fit", digest="f")
+        sides.append(recorded(*stages, code={"": root, "m.fit f": fit}, partial=partial))
+    changes = compare_trees(*sides)
+    assert [change.name for change in changes.changes] == ["h.help"]
+    assert (changes.parts_at, changes.parts_by) == ("", ("source of h.help",))
+
+
+def test_what_only_a_new_stage_uses_does_not_differ_around_it() -> None:
+    """A helper that the outer stage called moves into a new stage inside of it: the runs part at the new stage."""
+    outer = {"m.outer o": {"m.outer": "o", "m.helper": "h"}}
+    inner = {"m.inner i": {"m.inner": "i", "m.helper": "h"}}
+    above = stage(), stage("outer", function="m.outer", digest="o")
+    after = recorded(*above, stage("outer/inner", function="m.inner", digest="i"), code={**outer, **inner})
+    assert compare_trees(recorded(*above, code=outer), after).parts_at == "outer/inner"
+
+
 def test_calls_of_one_stage_are_compared_with_their_equals() -> None:
     """Three parallel calls that ended up in another order are the same three calls; a fourth is new."""
     calls = [stage("fit", run_id=str(number), params={"fold": str(number)}) for number in range(4)]

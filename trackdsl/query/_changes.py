@@ -202,7 +202,7 @@ def run_changes(root: FoundRun, stored: Stored) -> RunChanges:
         parts_by=changed.parts_by,
         metrics=changed.metrics,
         diffs=dict(stored.diffs),
-        unknown=stored.unknown,
+        unknown=stored.not_known,
         left_out=changed.left_out,
     )
 

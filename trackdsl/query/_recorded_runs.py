@@ -12,7 +12,7 @@ from trackdsl.query._store import text_of
 from trackdsl.query._tree import root_of
 from trackdsl.store_format.changes.compare import compare_trees
 from trackdsl.store_format.changes.descriptions import one_line
-from trackdsl.store_format.changes.recorded import Program, Recorded, stages_of
+from trackdsl.store_format.changes.recorded import Program, Recorded, stages_of, without_datasets
 from trackdsl.store_format.changes.stored import (
     PATH,
     SOURCE_PATH,
@@ -22,6 +22,7 @@ from trackdsl.store_format.changes.stored import (
     decode_texts,
     diffs,
     needed_texts,
+    unknown_of,
 )
 from trackdsl.store_format.tags import COMMIT_TAG
 
@@ -67,18 +68,23 @@ class RecordedRuns:
     def changes(self, run: FoundRun, other: FoundRun) -> Stored:
         """The changes of a run since another one."""
         stored, theirs = self.stored(run), self.stored(other)
-        changed = compare_trees(self.recorded(other), self.recorded(run))
+        before, after = self.recorded(other), self.recorded(run)
+        unknown = unknown_of(stored, after.program)
+        if stored is None or theirs is None:
+            before, after = without_datasets(before), without_datasets(after)
+            unknown = (*unknown, "datasets are not compared, because those of one run are not known")
+        changed = compare_trees(before, after)
         needed = needed_texts(changed)
         known = {**self._texts.of(theirs, needed), **self._texts.of(stored, needed)}
-        unknown = [*(stored.unknown if stored else ()), *(theirs.unknown if theirs else ())]
-        return msgspec.structs.replace(
+        found = msgspec.structs.replace(
             stored or Stored(),
             previous=Previous(other.run_id, other.name, other.start or 0),
             changes=changed,
             diffs=diffs(changed, known),
-            summary=one_line(changed, unknown),
-            unknown=tuple(dict.fromkeys(unknown)),
+            unknown=unknown,
+            unknown_before=unknown_of(theirs, before.program),
         )
+        return msgspec.structs.replace(found, summary=one_line(changed, found.not_known))
 
 
 class _Texts:

@@ -32,6 +32,7 @@ from trackdsl.store_format.changes.stored import (
     key_of,
     needed_texts,
     packages_text,
+    unknown_of,
 )
 from trackdsl.store_format.tags import COMMIT_TAG, NOTE_TAG, PARENT_TAG, PATH_TAG, SOURCE_NAME_TAG, SUPERSEDED_TAG
 
@@ -105,9 +106,10 @@ class _ChangeNotes:
             previous = Previous(older.run_id, older.name, older.start)
             missing = [key for key in needed_texts(changes) if key not in texts]
             source_diffs = diffs(changes, {**self._read(missing, earlier), **texts})
-            stored = replace(stored, previous=previous, changes=changes, diffs=source_diffs)
-        note = description(changes, after, older, self._root.experiment_id, stored.unknown)
-        self._write(replace(stored, summary=one_line(changes, stored.unknown)), fresh, note)
+            unknown = unknown_of(earlier, older.program)
+            stored = replace(stored, previous=previous, changes=changes, diffs=source_diffs, unknown_before=unknown)
+        note = description(changes, after, older, self._root.experiment_id, stored.not_known)
+        self._write(replace(stored, summary=one_line(changes, stored.not_known)), fresh, note)
 
     def _write(self, stored: Stored, fresh: Mapping[str, str], note: str) -> None:
         run_id = self._root.run_id

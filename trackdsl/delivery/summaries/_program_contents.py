@@ -172,6 +172,8 @@ class ProgramReader:
                 edited |= used.edited
             elif site == PROGRAM:
                 contents.unknown.append("the source of the program itself is not known")
+            elif os.path.isabs(site[1]) and _edited_after(site[1], origin.time):
+                edited.add(site[1])
         if edited:
             names = ", ".join(sorted(os.path.basename(path) for path in edited)[:5])
             contents.unknown.append(f"edited after the program began, so the source that ran is unknown: {names}")
@@ -214,6 +216,13 @@ def _packages(origin: Origin, project: Project) -> dict[str, str] | None:
                 if os.stat(path).st_mtime_ns > origin.time:
                     return None
     return installed(project.paths)
+
+
+def _edited_after(file: str, began: int) -> bool:
+    try:
+        return os.stat(file).st_mtime_ns > began
+    except (OSError, ValueError):
+        return False
 
 
 class _Git:

@@ -90,7 +90,7 @@ def compare_trees(before: Recorded, after: Recorded) -> Changes:
         after: the later one.
     """
     pairs = list(pairs_of(before.stages, after.stages))
-    own = _own_definitions(before), _own_definitions(after)
+    own = _own_definitions(before, after)
     found: dict[tuple[str, str, str | None, str | None], list[str]] = {}
     for old, new in pairs:
         for key in _of_stage(old, new, before.program, after.program):
@@ -213,28 +213,44 @@ def _of_program(before: Program, after: Program) -> Iterator[Change]:
         yield Change("patch", "", before.patch or None, after.patch or None)
 
 
-def _own_definitions(side: Recorded) -> _Own:
+def _own_definitions(before: Recorded, after: Recorded) -> tuple[_Own, _Own]:
     """By path: what the stages there use of the project, without what only the stages below them use.
 
-    So a change is where it has its effect, and not in all stages around. Stages of which only the function is known are
-    left out.
+    So a change is where it has its effect, and not in all stages around. Paths of which that is not known on both sides
+    are left out, and take nothing from those around them: else these would seem to differ.
     """
-    uses: dict[str, dict[str, str]] = {}
-    for stage in side.stages:
-        if (used := side.program.uses(stage)) is not None:
-            uses.setdefault(stage.path, {}).update(used)
-    below: dict[str, set[str]] = {path: set() for path in ("", *uses)}
-    for path, used in uses.items():
+    uses = _uses(before), _uses(after)
+    known: list[_Own] = [
+        {path: used for path, used in one.items() if used is not None and other.get(path, used) is not None}
+        for one, other in (uses, uses[::-1])
+    ]
+    below: dict[str, set[str]] = {path: set() for path in ("", *known[0], *known[1])}
+    for path, used in (item for one in known for item in one.items()):
         for length, letter in enumerate(path):
             if letter == "/" and path[:length] in below:
                 below[path[:length]].update(used)
         if path:
             below[""].update(used)
-    own = {stage.path: stage.function for stage in side.stages}
-    return {
-        path: {name: digest for name, digest in used.items() if name not in below[path] or name == own[path]}
-        for path, used in uses.items()
-    }
+    functions = {stage.path: {stage.function} for stage in before.stages}
+    for stage in after.stages:
+        functions.setdefault(stage.path, set()).add(stage.function)
+    left, right = (
+        {
+            path: {name: key for name, key in used.items() if name not in below[path] or name in functions[path]}
+            for path, used in one.items()
+        }
+        for one in known
+    )
+    return left, right
+
+
+def _uses(side: Recorded) -> dict[str, dict[str, str] | None]:
+    """What the stages of each path use of the project; None where it is not known of one of them."""
+    found: dict[str, dict[str, str] | None] = {}
+    for stage in side.stages:
+        used, others = side.program.uses(stage), found.get(stage.path, {})
+        found[stage.path] = None if used is None or others is None else {**others, **used}
+    return found
 
 
 def _first_difference(pairs: list[Pair], own: tuple[_Own, _Own]) -> tuple[str | None, tuple[str, ...]]:

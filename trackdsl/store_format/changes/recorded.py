@@ -131,6 +131,12 @@ def stages_of(
     return tuple(found)
 
 
+def without_datasets(side: Recorded) -> Recorded:
+    """The same side, where the datasets of the other one are not known: none is reported as new or gone."""
+    stages = tuple(msgspec.structs.replace(stage, datasets={}) for stage in side.stages)
+    return msgspec.structs.replace(side, stages=stages)
+
+
 def _stage(run: RunRow, path: str, datasets: Mapping[str, str]) -> Stage:
     call = call_of(run.tags)
     return Stage(

@@ -50,13 +50,14 @@ class Stored(msgspec.Struct, frozen=True):
         previous: the run that it was compared with; None if there was none.
         changes: see `Changes`.
         diffs: unified diffs of the definitions that changed, by name; of the patch under `uncommitted changes`.
-        unknown: sentences about what is not known.
+        unknown: sentences about what is not known of the run itself.
         python, commit: see `Program`.
         packages, patch: the keys of the list of packages and of the patch, see `kept_in`; None if they are not known.
         code, partial: see `Program`.
         datasets: the digests of datasets by their names, of each run that has some, by its id.
         kept_in: the runs whose `trackdsl/source.json` has the text of each key.
         notes: hashes of the descriptions that were written to this run.
+        unknown_before: sentences about what is not known of the run that it was compared with.
     """
 
     version: int = VERSION
@@ -74,6 +75,13 @@ class Stored(msgspec.Struct, frozen=True):
     kept_in: Mapping[str, str] = {}
     notes: tuple[str, ...] = ()
     partial: tuple[str, ...] = ()
+    unknown_before: tuple[str, ...] = ()
+
+    @property
+    def not_known(self) -> tuple[str, ...]:
+        """Sentences about what the comparison could not know, of either run."""
+        before = (f"of the run before: {sentence}" for sentence in self.unknown_before)
+        return tuple(dict.fromkeys([*self.unknown, *before]))
 
     def program(self, texts: Mapping[str, str]) -> Program:
         """The program that recorded the run.
@@ -95,6 +103,20 @@ class Stored(msgspec.Struct, frozen=True):
     def encode(self) -> str:
         """The content of the file."""
         return msgspec.json.format(msgspec.json.encode(self), indent=1).decode()
+
+
+def unknown_of(stored: Stored | None, program: Program) -> tuple[str, ...]:
+    """Sentences about what is not known of a run.
+
+    Args:
+        stored: what it keeps; None if it keeps nothing.
+        program: what could be read of that.
+    """
+    if stored is None:
+        return ("its source and packages are not known, as its changes are not noted",)
+    if stored.packages is not None and program.packages is None:
+        return (*stored.unknown, "its packages are not known, because the run that kept their list is gone")
+    return stored.unknown
 
 
 def decode(content: bytes | str | None) -> Stored | None:

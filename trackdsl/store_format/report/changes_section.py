@@ -52,7 +52,7 @@ def _parts(stored: Stored) -> Iterator[str]:
             yield folded(
                 f"{len(changes.metrics) - _FEW:,} more metrics", table(_COMPARED, rows[_FEW:], numbers={2, 3, 4})
             )
-    yield from (f'<p class="quiet">{markup(cut(text))}</p>' for text in stored.unknown[:10])
+    yield from (f'<p class="quiet">{markup(cut(text))}</p>' for text in stored.not_known[:10])
 
 
 def _row(change: Change) -> list[str]:
