@@ -40,7 +40,7 @@ class Notebook:
         count = len(self._history.input_hist_parsed) - 1
         if not stage:
             try:
-                exec(cell, self.namespace)  # noqa: S102
+                exec(_compiled(cell), self.namespace)  # noqa: S102
             except Exception as error:
                 self._history.exceptions[count] = {"ename": type(error).__name__}
             return
@@ -52,7 +52,7 @@ class Notebook:
         step = self.provenance.begin(code, execution.names, execution)
         execution.inputs = step.inputs_of(execution)
         self.executions.append(execution)
-        exec(code, self.namespace)  # noqa: S102
+        exec(_compiled(code), self.namespace)  # noqa: S102
         self.provenance.end(step)
 
     def needed(self) -> list[Step]:
@@ -66,8 +66,12 @@ class Notebook:
         namespace: dict[str, Any] = {"__name__": "__main__"}
         for step in self.needed():
             with suppress(Exception) if step.failed else nullcontext():
-                exec(step.code, namespace)  # noqa: S102
+                exec(_compiled(step.code), namespace)  # noqa: S102
         return namespace
+
+
+def _compiled(code: str) -> Any:
+    return compile(code, "<cell>", "exec")  # `dataclass` compiles from `<string>`.
 
 
 def _renew_settings() -> None:

@@ -152,6 +152,15 @@ def test_secrets_are_masked_in_both(kernel: Kernel) -> None:
         ("get_ipython().run_line_magic('experiment', 'churn a=1 --tags b=c')", "a = 1"),
         ("get_ipython().run_cell_magic('time', '', 'z = 1\\n')", "z = 1"),
         ("q = 1", "q = 1"),
+        ("get_ipython().user_ns['a'] = 1", "globals()['a'] = 1"),
+        ("get_ipython().push({'a': 1})", "globals().update({'a': 1})"),
+        ("t = get_ipython().run_line_magic('time', 'f(1)')", "t = f(1)"),
+        ("t = get_ipython().run_line_magic('timeit', '-o f(1)')", "t = None"),
+        (
+            "get_ipython().run_line_magic('run', 'a/b.py')",
+            "globals().update(__import__('runpy').run_path('a/b.py', run_name='__main__'))",
+        ),
+        ("get_ipython().run_line_magic('run', 'b.py -x')", ""),
     ],
 )
 def test_code_without_ipython(code: str, expected: str) -> None:

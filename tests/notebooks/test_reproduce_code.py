@@ -171,11 +171,12 @@ def test_commands_that_are_left_out() -> None:
     steps = [
         Step("", names_in(""), source="!echo 5 > f.txt\n%matplotlib inline\nx = 5\nif x:\n    !ls"),
         Step("", names_in(""), source="%%bash\necho 1"), Step("", names_in(""), source="%run helper.py -x"),
+        Step("", names_in(""), source="%run other.py\nt = %timeit -o 1"),
         Step("", names_in(""), source="y = '!no'\nz = 5 % run\n%%time"), _step("!echo {x}\na = 1"),
         Step("", names_in(""), source="!ls"),
     ]  # fmt: skip
     found = commands_of(steps)
-    assert found == ["!echo 5 > f.txt", "!ls", "%%bash", "%run helper.py -x", "!echo {x}"]
+    assert found == ["!echo 5 > f.txt", "!ls", "%%bash", "%run helper.py -x", "t = %timeit -o 1", "!echo {x}"]
     run: Any = SimpleNamespace(name="r", experiment="e", id="root")
     program, omitted = script(Opened(run, 0), steps[-2:], [], found)
     compile(program, "program", "exec")

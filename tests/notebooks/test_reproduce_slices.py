@@ -194,7 +194,9 @@ def test_inputs_through_a_function() -> None:
 
 def test_names_of_a_cell_and_its_magic() -> None:
     """What a cell says of its names is kept together with what the expressions of its magic say."""
-    code = "import os\np = os.path\ndef f(x=[]): os.x()\nf(); y[0] = z; v.append(1)\nlog_metric('a', 1)\nn = 1\nw = y"
+    code = (
+        "import os\np = os.path\ndef f(x=[]): os.x()\nf(); y[0] = z; v.append(1)\nlog_metric('a', 1)\nn = 1\nw = v + y"
+    )
     names = names_of(parsed(code))
     every = [each.name for each in fields(Names)]
     assert not [each for each in every if not getattr(names, each)]

@@ -22,12 +22,13 @@ from trackdsl.notebook.program import opens, script
 from trackdsl.notebook.provenance import Provenance
 from trackdsl.notebook.roots import BY_CALL, BY_CELL, BY_MAGIC, Opened
 from trackdsl.notebook.steps import Step
+from trackdsl.notebook.translation import runs_file
 
 SESSION, REPRODUCE = "session.ipynb", "reproduce.py"
 #: Commands, and magics that execute other code.
 _COMMAND = re.compile(
-    r"^[ \t]*((?:!|%%?(?:bash|sh|script|system|sx|run|cython|perl|ruby|python[23]?|js|store|load|pylab)\b)"
-    r"[^\n]*)", re.MULTILINE,
+    r"^[ \t]*((?:\w+ *= *(?=%))?(?:!|%%?(?:bash|sh|script|system|sx|run|timeit|autoreload|cython|perl|ruby|python[23]?"
+    r"|js|store|load|pylab)\b)[^\n]*)", re.MULTILINE,
 )  # fmt: skip
 _MAX_COMMANDS = 20
 #: All outputs together, in characters; later ones are left out.
@@ -140,7 +141,8 @@ def commands_of(steps: Iterable[Step]) -> list[str]:
     for step in steps:
         source = step.source if step.execution is None else step.execution.body
         if not is_long(source):
-            found.update(dict.fromkeys(" ".join(line.split())[:100] for line in _COMMAND.findall(source)))
+            lines = [" ".join(line.split())[:100] for line in _COMMAND.findall(source)]
+            found.update(dict.fromkeys(line for line in lines if not runs_file(line.removeprefix("%run "))))
     return list(found)[:_MAX_COMMANDS]
 
 

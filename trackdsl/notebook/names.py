@@ -20,7 +20,7 @@ MAX_CELL = 200_000
 _LONGEST_KEPT = 20_000
 #: Those that IPython adds are not there in a program.
 _SHOWING = {"display", "get_ipython"}
-_BUILTIN = frozenset(vars(builtins)) - _SHOWING
+BUILTIN = frozenset(vars(builtins)) - _SHOWING
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Names:
 
     Attributes:
         read: names of the namespace that it reads, before it has written them or after; also inside of functions.
-        needed: of these, names whose value comes from elsewhere, because it reads them before it writes them.
+        needed: names whose value comes from elsewhere, because it reads them before it writes them; also those of
+            `builtins`, which another cell may have written.
         deferred: names that functions in it read, which happens when they are called.
         written: names that it writes at top level.
         changed: names whose objects it changes: `x[0] = …`, `x.a = …`, `x += …`.
@@ -37,6 +38,7 @@ class Names:
         literals: names that it assigns literals to at top level, with the last value of each.
         sure: of the names written, those that it writes whatever happens in it.
         shares: pairs of names that may have objects in common afterwards, as after `a = b`.
+        copies: the same if the first holds an object that can contain others, as after `a = b.copy()`.
         calls: the names at the beginning of what it calls, such as `np` of `np.zeros(3)`.
         acts: what it does besides: effects, and `np();` for a call that is a statement.
         later: what functions in it do when they are called: names of objects that they change, `np()` for what they
@@ -57,6 +59,7 @@ class Names:
     literals: dict[str, Any] = field(default_factory=dict)
     sure: frozenset[str] = frozenset()
     shares: frozenset[tuple[str, str]] = frozenset()
+    copies: frozenset[tuple[str, str]] = frozenset()
     calls: frozenset[str] = frozenset()
     acts: frozenset[str] = frozenset()
     later: frozenset[str] = frozenset()
@@ -83,18 +86,19 @@ def names_of(tree: ast.AST | None) -> Names:
     if tree is None:
         return Names()
     reader = reader_of(tree.body if isinstance(tree, ast.Module) else [tree])
-    known = _BUILTIN - reader.written
+    known = BUILTIN - reader.written
     return Names(
         read=frozenset(reader.read) - known,
-        needed=frozenset(reader.needed) - known,
-        deferred=frozenset(reader.deferred) - known,
+        needed=frozenset(reader.needed),
+        deferred=frozenset(reader.deferred),
         written=frozenset(reader.written),
         changed=frozenset(reader.changed) - known,
         called=frozenset(reader.called) - known,
         literals=dict(_literals(tree)) if isinstance(tree, ast.Module) else {},
         sure=frozenset(reader.written & reader.bound),
         shares=frozenset(reader.shares),
-        calls=frozenset(reader.calls) - known - _SHOWING,
+        copies=frozenset(reader.copies - reader.shares),
+        calls=frozenset(reader.calls) - _SHOWING,
         acts=frozenset(reader.acts),
         later=frozenset(reader.later) - known,
         modules=dict(reader.modules),

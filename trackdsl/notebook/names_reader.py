@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from typing import Any
 
 from trackdsl.notebook import effects
@@ -26,6 +27,7 @@ class _Reader(UseReader, ast.NodeVisitor):
             self._reads(node.id)
         elif isinstance(node.ctx, ast.Del):
             self._reads(node.id)
+            self._writes(node.id)  # What reads the name later finds none, or the one of `builtins`.
             self.bound.discard(node.id)
         else:
             self._writes(node.id)
@@ -51,6 +53,8 @@ class _Reader(UseReader, ast.NodeVisitor):
             self.visit(node.value)
             self.visit_all(node.targets)
         part = effects.part_of(node.value)
+        for target in node.targets[1:]:
+            self._shared(target, node.targets[0])
         for target in node.targets:
             self._shared(target, node.value)
             if isinstance(target, (ast.Tuple, ast.List)):
@@ -59,7 +63,11 @@ class _Reader(UseReader, ast.NodeVisitor):
                 self.parts.add((target.id, part))
 
     def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
-        self.generic_visit(node)
+        self.visit(node.value)
+        scopes = self._local
+        self._local = [scope for scope in scopes if not scope.of_comprehension]
+        self.visit(node.target)
+        self._local = scopes
         self._shared(node.target, node.value)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
@@ -88,10 +96,12 @@ class _Reader(UseReader, ast.NodeVisitor):
     visit_AsyncFor = visit_For  # noqa: N815
 
     def visit_If(self, node: ast.If) -> None:
+        self._operands(node.test)
         self.visit(node.test)
         self._maybe(node.body, node.orelse, one_of_them=bool(node.orelse))
 
     def visit_While(self, node: ast.While) -> None:
+        self._operands(node.test)
         self.visit(node.test)
         self._maybe(node.body, node.orelse)
 
@@ -108,6 +118,9 @@ class _Reader(UseReader, ast.NodeVisitor):
 
     def visit_Match(self, node: ast.Match) -> None:
         self.visit(node.subject)
+        for each in (one for case in node.cases for one in ast.walk(case.pattern)):
+            if name := getattr(each, "name", None) or getattr(each, "rest", None):
+                self._shared(ast.Name(name, ast.Store()), node.subject)
         self._maybe(*[[case] for case in node.cases])
 
     def visit_MatchAs(self, node: Any) -> None:
@@ -130,6 +143,7 @@ class _Reader(UseReader, ast.NodeVisitor):
     def visit_With(self, node: Any) -> None:
         self.visit_all(node.items)
         for item in node.items:
+            self._uses("with", item.context_expr)
             self._shared(item.optional_vars, item.context_expr)
         self.visit_all(node.body)
 
@@ -153,8 +167,7 @@ class _Reader(UseReader, ast.NodeVisitor):
     def visit_FunctionDef(self, node: Any) -> None:
         decorators = getattr(node, "decorator_list", ())
         self.visit_all([*decorators, *node.args.defaults])
-        for decorator in decorators:
-            self._calls(decorator)
+        self._decorated(decorators, getattr(node, "name", ""))
         self.visit_all([default for default in node.args.kw_defaults if default is not None])
         self.visit_all([one.annotation for one in arguments_of(node) if one.annotation is not None])
         if getattr(node, "returns", None) is not None:
@@ -170,6 +183,14 @@ class _Reader(UseReader, ast.NodeVisitor):
         self.visit_all(body)
         self._functions -= 1
         self._local.pop()
+
+    def _decorated(self, decorators: Iterable[ast.expr], name: str) -> None:
+        """A decorator is called, also without parentheses, and may keep the function: `@f.register`."""
+        for decorator in decorators:
+            self._calls(decorator)
+            self._shared(decorator, ast.Name(name, ast.Load()))
+            if isinstance(decorator, ast.Attribute):
+                self.visit_Call(ast.copy_location(ast.Call(decorator, [], []), decorator))
 
     def _shares_with_its(self, node: Any) -> None:
         """A function shares objects with its defaults and decorators, which may keep something between its calls."""
@@ -188,6 +209,14 @@ class _Reader(UseReader, ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.visit_all([*node.decorator_list, *node.bases, *node.keywords])
+        self._decorated(node.decorator_list, node.name)
+        own = ast.Name(node.name, ast.Store())
+        if not self._local:
+            values = [one.value for one in node.body if isinstance(one, (ast.Assign, ast.AnnAssign)) and one.value]
+            for part in (*node.bases, *values):
+                self._shared(own, part)
+        for part in (*node.bases, *(one.value for one in node.keywords)):
+            self._uses("class", part)
         self._local.append(Scope(set(), of_class=True))
         self.visit_all(node.body)
         self._local.pop()
@@ -199,8 +228,16 @@ class _Reader(UseReader, ast.NodeVisitor):
             self.defined.add(name)
 
     def visit_ListComp(self, node: Any) -> None:
+        before = set(self.bound)
         self._local.append(scope_of_comprehension(node))
         self.generic_visit(node)
         self._local.pop()
+        self.bound = before  # It may be executed for no item.
 
-    visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_ListComp  # noqa: N815
+    visit_SetComp = visit_DictComp = visit_ListComp  # noqa: N815
+
+    def visit_GeneratorExp(self, node: ast.GeneratorExp) -> None:
+        late = id(node) not in self._consumed
+        self._late += late
+        self.visit_ListComp(node)
+        self._late -= late

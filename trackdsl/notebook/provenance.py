@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from trackdsl.notebook.effects import ANY_NAME, PROCESS, SEED
+from trackdsl.notebook import kinds
+from trackdsl.notebook.effects import ANY_NAME, EVERYTHING, MODULE, PROCESS, SEED
 from trackdsl.notebook.executions import Execution
 from trackdsl.notebook.names import Names, is_long, names_in
 from trackdsl.notebook.results import results_in
@@ -107,8 +108,12 @@ class Provenance:
         needed = self._state.with_deferred(names.needed)
         origins = {name: found for name in needed if (found := self._origins(name))}
         every = [*needed, PROCESS, *self._random(names)]
+        modules = {**{name: self._state.modules.get(name) for name in needed}, **names.modules}
+        every += [f"{MODULE}{one}>" for one in modules.values()]
         every += [ANY_NAME for name in needed if name not in touched][:1]
         after = dict.fromkeys(one for name in every for one in touched.get(name, ()))
+        if EVERYTHING in needed:
+            after = dict.fromkeys(self.steps)
         step = Step(code, names, execution, origins, count=count)
         step.results = self._results(step)
         used = {one for counts in step.results.values() for one in counts}
@@ -131,15 +136,20 @@ class Provenance:
         surely = frozenset() if step.failed else wrote & names.sure if written is None else wrote
         state.imported(names, wrote)
         effects = state.effects_of(names, wrote, unknown)
+        if ANY_NAME in effects.acts:  # By a function.
+            wrote |= {ANY_NAME}
         for name in wrote:
             state.writers[name] = (step,)
             earlier = () if name in surely else state.touched.get(name, ())
             state.touched[name] = (*(one for one in earlier if not one.is_like(step)), step)
         by_functions = {name for name in state.later(names) if name.isidentifier()}
+        if ANY_NAME in wrote:
+            for name in [one for one in state.touched if one.isidentifier() and one not in wrote]:
+                state.touched[name] = (*(one for one in state.touched[name] if not one.is_like(step)), step)
         for name in (names.changed | by_functions) - names.written:
             state.writers[name] = (*(one for one in state.writers.get(name, ()) if not one.is_like(step)), step)
         shares = [
-            (one, other) for one, theirs in names.shares if theirs not in state.modules
+            (one, other) for one, theirs in self._shares(names, unknown) if theirs not in state.modules
             for other in state.with_deferred([theirs])
         ]  # fmt: skip
         state.objects.written(wrote, surely - names.changed, shares)  # `a += b` may keep the object.
@@ -149,6 +159,19 @@ class Provenance:
         for name in touched:
             state.touched[name] = (step,)
         self._acted(step, effects)
+
+    def _shares(self, names: Names, unknown: Collection[str] | None) -> frozenset[tuple[str, str]]:
+        """The pairs of names that may have objects in common, as far as their values tell."""
+        copies = {pair for pair in names.copies if kinds.may_share(self._state.value_of(pair[0], unknown))}
+        return frozenset(pair for pair in names.shares | copies if pair[0] not in self._state.modules) | self._kept(
+            names
+        )
+
+    def _kept(self, names: Names) -> frozenset[tuple[str, str]]:
+        """The same of what functions of the notebook change, and may keep of their arguments."""
+        keeping = {name for name in self._state.later(names, surely=False) if name.isidentifier()}
+        given = [name for name in names.called if not kinds.is_fixed(self._state.value_of(name, None))]
+        return frozenset((one, other) for one in keeping for other in given if one != other)
 
     def _results(self, step: Step) -> dict[str, tuple[int, ...]]:
         """The values of earlier cells that a step uses, if the user has given their names no other values."""
@@ -168,9 +191,11 @@ class Provenance:
                 if effect not in effects.surely:
                     self._also_after(step, [effect])
                 touched[effect] = (step,)
+            elif effect.startswith(MODULE):
+                touched[effect] = (step,)  # Which needs the one before.
             elif effect == PROCESS:
                 touched[effect] = (*(one for one in touched.get(effect, ()) if not _replaces(step, one)), step)
-            elif step.execution is None:
+            elif step.execution is None and effect != ANY_NAME:
                 touched[effect] = (*(one for one in touched.get(effect, ()) if not one.is_like(step)), step)
         if self._state.draws(step.names) and any(map(_is_seed, touched)):
             touched[DRAWN] = (step,)  # Which needs the one before.

@@ -24,12 +24,14 @@ class Scope:
     Attributes:
         own: its names.
         of_class: whether it is a class.
+        of_comprehension: whether it is a comprehension.
         outside: names that it declares as global.
         modules: its names that are imported, with the module each is from.
     """
 
     own: set[str]
     of_class: bool = False
+    of_comprehension: bool = False
     outside: set[str] = field(default_factory=set)
     modules: dict[str, str] = field(default_factory=dict)
 
@@ -44,7 +46,8 @@ def scope_of(node: Any, body: list[Any]) -> Scope:
 
 def scope_of_comprehension(node: Any) -> Scope:
     """The names after `for`: only these are of the comprehension alone."""
-    return Scope({name.id for part in node.generators for name in _names_in(part.target)})
+    own = {name.id for part in node.generators for name in _names_in(part.target)}
+    return Scope(own, of_comprehension=True)
 
 
 def arguments_of(node: Any) -> list[ast.arg]:

@@ -13,7 +13,7 @@ from trackdsl.notebook.lines import indented
 
 #: What a program calls to fill variables into a command: with the text, and the command as it is written.
 FILLED = "_filled"
-_OUTPUT = re.compile(r"-[-\w]+")
+_FILE = re.compile(r"[\w./-]+\.py")
 
 
 def without_ipython(code: str) -> str:
@@ -60,15 +60,28 @@ class _Translator(ast.NodeTransformer):
         if method in ("run_line_magic", "run_cell_magic"):
             python = _python(*arguments)
             return [self.visit(each) for each in ast.parse(python).body]
-        return None if method else self.generic_visit(node)
+        return None if method and method != "push" else self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> Any:
         method, arguments = _ipython_call(node)
         if method == "run_line_magic" and arguments[:1] == ["tracked"]:
             return ast.parse(_tracked(arguments[1]), mode="eval").body
+        if method == "push" and node.args:
+            update = ast.parse("globals().update()", mode="eval").body
+            update.args = node.args[:1]  # type: ignore[attr-defined]
+            return self.generic_visit(update)
+        if method == "run_line_magic" and arguments[:1] == ["time"]:
+            return ast.parse(arguments[1], mode="eval").body
+        if method in ("run_line_magic", "run_cell_magic"):  # Its value is not known.
+            return ast.Constant(None)
         if method in ("getoutput", "system") and len(arguments) == 1:
             code = f"__import__('subprocess').getoutput({filled(arguments[0])}).splitlines()"
             return ast.parse(code, mode="eval").body
+        return self.generic_visit(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> Any:
+        if node.attr == "user_ns" and ast.unparse(node.value) == "get_ipython()":
+            return ast.parse("globals()", mode="eval").body
         return self.generic_visit(node)
 
 
@@ -100,10 +113,17 @@ def _python(magic: str, line: str = "", cell: str = "") -> str:
     if magic == "cd":
         return _directory(line)
     arguments = line.split()
+    if magic == "run" and runs_file(line):
+        return f"globals().update(__import__('runpy').run_path({arguments[0]!r}, run_name='__main__'))"
     if magic == "writefile" and arguments:
         mode = "a" if "-a" in arguments[:-1] or "--append" in arguments[:-1] else "w"
         return f"with open({arguments[-1]!r}, {mode!r}) as _file:\n    _file.write({cell!r})"
     return ""
+
+
+def runs_file(line: str) -> bool:
+    """Whether `%run` executes a file, without options and arguments."""
+    return bool(_FILE.fullmatch(line.strip()))
 
 
 def _captured(line: str, cell: str) -> str:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from typing import Any
 
 from trackdsl.notebook import effects
-from trackdsl.notebook.effects import ANY_NAME, FILES, PROCESS, SHOWING, UNKNOWN, base_name
+from trackdsl.notebook.effects import ANY_NAME, EVERYTHING, FIGURES, FILES, PROCESS, SHOWING, UNKNOWN, base_name
 from trackdsl.notebook.scopes import Scope
 
 
@@ -22,6 +23,7 @@ class UseReader(ast.NodeVisitor):
         self.changed: set[str] = set()
         self.called: set[str] = set()
         self.shares: set[tuple[str, str]] = set()
+        self.copies: set[tuple[str, str]] = set()
         self.calls: set[str] = set()
         self.acts: set[str] = set()
         self.later: set[str] = set()
@@ -35,6 +37,12 @@ class UseReader(ast.NodeVisitor):
         self._local: list[Scope] = []
         #: How many functions are around this point.
         self._functions = 0
+        #: How many generator expressions are around this point of which the items are made later.
+        self._late = 0
+        #: The ids of generator expressions of which the items are made at once.
+        self._consumed: set[int] = set()
+        #: The ids of calls such as `globals()` that have been read together with what is done with their value.
+        self._read_calls: set[int] = set()
 
     def visit_all(self, nodes: list[Any]) -> None:
         for node in nodes:
@@ -44,7 +52,7 @@ class UseReader(ast.NodeVisitor):
         if self._is_local(name):
             return
         self.read.add(name)
-        if self._functions:
+        if self._functions or self._late:
             self.deferred.add(name)
         if name not in self.bound:
             self.needed.add(name)
@@ -64,21 +72,63 @@ class UseReader(ast.NodeVisitor):
                 self._shared(part, value)
             elif name := base_name(part):
                 self.shares.update((name, other) for other in effects.shared_by(value) if other != name)
+                self.copies.update((name, other) for other in effects.shared_by(value, copies=True) if other != name)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        self._target(node)
+        if isinstance(node.ctx, ast.Load):
+            self._uses(f".{node.attr}", node.value)
+        else:
+            self._changes(node, self.changed)
         self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        self._target(node)
+        if effects.is_namespace(node.value):
+            self._read_calls.add(id(node.value))
+            self._variable(node.slice, node.ctx)
+        elif isinstance(node.ctx, ast.Load):
+            self._uses("[]", node.value)
+        else:
+            self._changes(node, self.changed)
         self.generic_visit(node)
 
-    def _target(self, node: ast.Attribute | ast.Subscript) -> None:
-        if not isinstance(node.ctx, ast.Load):
-            self._changes(node, self.changed)
+    def _variable(self, key: ast.expr, context: ast.expr_context) -> None:
+        """A variable by its name as a string: `globals()["x"]`."""
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            self.visit(ast.Name(key.value, context))
+        elif isinstance(context, ast.Load):
+            self._reads(EVERYTHING)
+        else:
+            self._any_name()
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        self._operands(node.left, node.right)
+        self.generic_visit(node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
+        self._operands(node.operand)
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        self._operands(*node.values)
+        self.generic_visit(node)
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self._operands(node.test)
+        self.generic_visit(node)
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> None:
+        self._operands(node.value)
+        self.generic_visit(node)
+
+    def _operands(self, *operands: ast.expr) -> None:
+        """Operators and functions such as `len` call methods of their operands, such as `__add__`."""
+        for operand in operands:
+            self._uses("op", operand)
 
     def _changes(self, node: ast.AST, names: set[str]) -> None:
         name = base_name(node)
+        if (function := effects.inner_call(node)) and not self._is_local(function):
+            (self.later if self._functions else self.acts).add(effects.use(effects.RESULT, function))
         if name and name != "__import__" and not self._is_local(name):
             (self.later if self._functions else names).add(name)
         elif names is self.changed:
@@ -116,6 +166,7 @@ class UseReader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:
+        self._operands(node.left, *node.comparators)
         for operator, right in zip(node.ops, node.comparators, strict=True):
             if isinstance(operator, (ast.In, ast.NotIn)):
                 self._uses("iter", right)
@@ -126,6 +177,9 @@ class UseReader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
+        self._by_name(node)
+        if effects.consumes(node):
+            self._consumed.update(map(id, node.args))
         if isinstance(node.func, ast.Attribute):
             if effects.changes_object(node):
                 self._changes(node.func, self.called)
@@ -141,7 +195,9 @@ class UseReader(ast.NodeVisitor):
                 self._changes(node.func, self.called)
         if effects.sets(node):
             self._sets(node)
-        if effects.changes_arguments(node):
+        if not effects.changes_arguments(node):
+            self._operands(*node.args)
+        else:
             for argument in (*node.args, *(one.value for one in node.keywords)):
                 self._changes(argument, self.called)
                 if isinstance(node.func, ast.Attribute):
@@ -162,10 +218,57 @@ class UseReader(ast.NodeVisitor):
         else:
             self.calls.add(name)
 
+    def _by_name(self, node: ast.Call) -> None:
+        """What a call does with variables of which the names are in strings."""
+        function = effects.called_name(node)
+        first = node.args[0] if node.args else None
+        if isinstance(node.func, ast.Attribute):
+            self._method_by_name(node, node.func.value)
+        elif function in ("setattr", "delattr") and first is not None:
+            self._changes(ast.Attribute(first, "", ast.Store()), self.changed)
+            if base_name(first) in ("", "sys", "__import__"):
+                self._any_name()
+        elif function in ("exec", "eval") and self._is_builtin(node.func):
+            self._executes(first)
+        elif effects.is_namespace(node) and id(node) not in self._read_calls and self._is_builtin(node.func):
+            self._any_name()
+            if not self._functions or function == "globals":
+                self._reads(EVERYTHING)
+
+    def _method_by_name(self, node: ast.Call, of: ast.expr) -> None:
+        function = effects.called_name(node)
+        if effects.is_namespace(of):
+            self._read_calls.add(id(of))
+            if function == "get" and node.args:
+                self._variable(node.args[0], ast.Load())
+            elif function in effects.ADDING:
+                self._any_name()
+            else:
+                self._reads(EVERYTHING)
+        elif function in ("query", "eval"):
+            for name in effects.local_names(node):
+                self._reads(name)
+
+    def _is_builtin(self, function: ast.AST) -> bool:
+        return not self._is_local(base_name(function))
+
+    def _executes(self, code: ast.expr | None) -> None:
+        """`exec` and `eval`: text that is written there is read as code; other text may do anything."""
+        if isinstance(code, ast.Constant) and isinstance(code.value, str):
+            with contextlib.suppress(SyntaxError, ValueError):
+                self.visit_all(ast.parse(code.value.strip()).body)
+            return
+        self._reads(EVERYTHING)
+        self._any_name()
+        (self.later if self._functions else self.acts).add(PROCESS)
+
+    def _any_name(self) -> None:
+        (self.later if self._functions else self.written).add(ANY_NAME)
+
     def _acts(self, node: ast.Call) -> None:
         (self.later if self._functions else self.acts).update(effects.effects_of(node))
         if effects.reads_files(node):
             self._reads(FILES)
-        if effects.may_write_any_name(node) and not self._functions:
-            self.written.add(ANY_NAME)
+        if effects.called_name(node) in effects.READING_FIGURES:
+            self._reads(FIGURES)
         self.logs = self.logs or (effects.logs(node) and not self._functions)
