@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import sys
 import traceback
@@ -15,6 +16,7 @@ import pytest
 
 from trackdsl import stage
 from trackdsl._core.redaction import MASK
+from trackdsl._core.redaction.command_lines import mask_command_line
 from trackdsl._decorate.options import Options
 from trackdsl._recording import printed
 from trackdsl.cli.program import main_run
@@ -183,14 +185,15 @@ def test_arguments_of_argparse(monkeypatch: pytest.MonkeyPatch) -> None:
     library = argparse.ArgumentParser()
     library.add_argument("--level")
     with capture_runs() as captured, stage("program") as run:
-        CommandLine(run, ["argv"]).follow()
+        CommandLine(run, sys.argv[1:]).follow()
         library.parse_args(["--level", "3"])
         library.parse_args([])
         found, rest = parser.parse_known_args()
         parser.parse_known_args(sys.argv[1:])
     assert (found.lr, rest) == (0.5, ["more"])
     params = captured.one("program").params
-    assert params == {"lr": 0.5, "command": "fit", "api_key": MASK, "depth": "[1, 2]"}
+    line = "--lr 0.5 fit --api-key *** more"
+    assert params == {"argv": line, "lr": 0.5, "command": "fit", "api_key": MASK, "depth": "[1, 2]"}
 
 
 @pytest.mark.usefixtures("patched")
@@ -210,13 +213,72 @@ def test_arguments_of_click() -> None:
     @click.option("--other", default=1)
     def library(other: int) -> None: ...
 
+    arguments = ["--verbose", "train", "--lr", "0.3", "--pin", "1234"]
     with capture_runs() as captured, stage("program") as run:
-        CommandLine(run, []).follow()
-        context = program.make_context("train.py", ["--verbose", "train", "--lr", "0.3", "--pin", "1234"])
+        CommandLine(run, arguments).follow()
+        context = program.make_context("train.py", arguments)
         with context:
             program.invoke(context)
         library.main([], standalone_mode=False)
-    assert captured.one("program").params == {"verbose": True, "command": "train", "lr": 0.3, "pin": MASK}
+    line = "--verbose train --lr 0.3 --pin ***"
+    assert captured.one("program").params == {
+        "argv": line, "verbose": True, "command": "train", "lr": 0.3, "pin": MASK,
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("patched")
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--hid", "hush77", "--lr", "1"], "--hid *** --lr 1"),
+        (["--hid=hush77", "--lr", "1"], "--hid=*** --lr 1"),
+        (["-qzhush77", "--lr", "1"], "-qz*** --lr 1"),
+        (["-z", "hush77", "more"], "-z *** more"),
+        (["--two", "hush77", "hush78", "more"], "--two *** *** more"),
+        (["--hid", "hush77", "--unknown"], "--hid *** --unknown"),
+    ],
+    ids=["apart", "joined", "short", "short, apart", "two values", "a mistake"],
+)
+def test_values_that_click_hides_are_not_in_the_line(arguments: list[str], line: str) -> None:
+    """`argv` has no value of an option that click hides, of a subcommand neither, even if click refuses the line."""
+
+    @click.group()
+    def program() -> None: ...
+
+    @program.command()
+    @click.option("--hid", "-z", hide_input=True)
+    @click.option("--two", nargs=2, hide_input=True)
+    @click.option("-q", is_flag=True)
+    @click.option("--lr", type=float)
+    def train(**_: object) -> None: ...
+
+    with capture_runs() as captured, stage("program") as run:
+        command_line = CommandLine(run, ["train", *arguments])
+        command_line.follow()
+        with contextlib.suppress(click.UsageError):
+            program.main(["train", *arguments], standalone_mode=False)
+        command_line.record_line()
+    assert captured.one("program").params["argv"] == f"train {line}"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["db.password=hush77", "lr=1"], "db.password=*** lr=1"),
+        (["--password=hush77", "lr=1"], "--password=*** lr=1"),
+        (["-m", "db.password=hush77,hush78"], "-m db.password=***"),
+        (["-m", "db.password=choice(hush77,hush78)"], "-m db.password=***"),
+        (["++db.password={a: hush77, b: hush78}"], "++db.password=***"),
+        (["db.password='hush77,hush78'"], "db.password=***"),
+        (["--opt=api_key=hush77"], "--opt=api_key=***"),
+        (["--url=postgresql://me:hush77@host/db"], "--url=postgresql://***@host/db"),
+        (["--token", "hush77", "--max-tokens", "5"], "--token *** --max-tokens 5"),
+        (["a b", "*", "lr=1"], "'a b' '*' lr=1"),
+    ],
+)
+def test_secrets_of_a_command_line(words: list[str], line: str) -> None:
+    """The whole value of a secret is masked, as an option or an override of Hydra's, and no other word."""
+    assert mask_command_line(words) == line
 
 
 def test_the_output_of_a_killed_program(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,8 +288,10 @@ def test_the_output_of_a_killed_program(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(main_run, "_OUTPUT_EVERY", -1.0)
     monkeypatch.setattr(main_run, "_OUTPUT_PART", 0.0)
     with capture_runs() as captured:
-        run = begin_run(Program("train.py", arguments=("--password", "hunter22")), Options("experiment"))
+        run = begin_run(Program("train.py"), Options("experiment"))
         assert run is not None
+        command_line = CommandLine(run.run, ("--password", "hunter22"))
+        run.while_running.append(command_line.record_line)
         run.follow_output()
         print("first")  # noqa: T201 - what a program prints
         print("with hunter22")  # noqa: T201

@@ -16,7 +16,7 @@ from trackdsl._core.redaction import mask_items
 from trackdsl._decorate.options import Options
 from trackdsl.cli.program.command_lines import CommandLine
 from trackdsl.cli.program.main_module import Program, plain_code
-from trackdsl.cli.program.main_run import ARGUMENTS, MainRun, begin_run
+from trackdsl.cli.program.main_run import MainRun, begin_run
 from trackdsl.cli.program.main_stages import MainStages
 from trackdsl.cli.program.stages import Pattern, Stages
 from trackdsl.cli.program.tracebacks import hide_frames_in_threads, hide_own_frames
@@ -99,7 +99,9 @@ def prepare(
     if run is not None:
         found.run = run.run
         run.before_end.append(found.report_unmet)
-        CommandLine(run.run, [ARGUMENTS] if program.arguments else []).follow()
+        command_line = CommandLine(run.run, program.arguments)
+        command_line.follow()
+        run.while_running.append(command_line.record_line)
         found.follow()
         if patterns:
             prepare_workers(found.for_workers())

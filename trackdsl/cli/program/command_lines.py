@@ -10,11 +10,12 @@ import functools
 import os
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from trackdsl._core.patching import when_imported
+from trackdsl._core.redaction.command_lines import mask_command_line
 from trackdsl._decorate.decorators import stage
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_params, guarded
@@ -22,21 +23,26 @@ from trackdsl._recording.flatten import Flat
 from trackdsl._recording.params import as_name, named_parts
 from trackdsl._runs.run import Run
 
-#: The parameter with the name of a subcommand.
-COMMAND = "command"
+#: The parameters with the arguments after the program's name, and with the name of a subcommand.
+ARGUMENTS, COMMAND = "argv", "command"
+#: Groups of click's inside groups are followed to this depth.
+_MOST_GROUPS = 8
 
 
 class CommandLine:
-    """Records the parsed arguments of a program.
+    """Records the arguments of a program, as they are given and as they are parsed.
 
     Args:
         run: the program's run.
-        known: the names of the parameters that it has.
+        arguments: as they are given.
     """
 
-    def __init__(self, run: Run, known: Collection[str]) -> None:
+    def __init__(self, run: Run, arguments: Sequence[object]) -> None:
         self._run = run
-        self._known = set(known)
+        self._arguments = [str(argument) for argument in arguments]
+        self._known = {ARGUMENTS} if arguments else set()
+        #: The options of click's that hide their values, and how many values each of them takes.
+        self._hidden: dict[str, int] = {}
         self._pid = os.getpid()
         self._parsing = False
         #: The outermost context of click's; None before it exists.
@@ -50,6 +56,15 @@ class CommandLine:
         for module in ("click.core", "typer._click.core"):  # New versions of typer have a copy of click.
             when_imported(module, self._patch_click)
         when_imported("hydra._internal.callbacks", self._patch_hydra)
+        if not any(argument.startswith("-") for argument in self._arguments):
+            self.record_line()
+
+    def record_line(self) -> None:
+        """Record the arguments as they are given, once. Only then is it known which options of click's are hidden."""
+        arguments, self._arguments = self._arguments, []
+        if arguments and os.getpid() == self._pid:
+            with guarded("recording the command line", self._run):
+                append_params(self._run, {ARGUMENTS: mask_command_line(arguments, self._hidden)})
 
     def add(self, values: Mapping[Any, Any], hidden: Collection[str] = (), run: Run | None = None) -> None:
         """Record arguments by name. A name that the run has already keeps its value.
@@ -83,6 +98,7 @@ class CommandLine:
                 finally:
                     self._parsing = self._parsing and not outermost
                 if outermost and _is_command_line(args) and not _called_by("hydra"):
+                    self.record_line()
                     self.add({} if not hasattr(found[0], "__dict__") else vars(found[0]))
                 return found
 
@@ -93,6 +109,8 @@ class CommandLine:
     def _patch_click(self, core: ModuleType) -> None:
         def make_context(original: Callable[..., Any]) -> Callable[..., Any]:
             def make(command: Any, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
+                with guarded("recording the command line", self._run):
+                    self._hidden.update(_hidden_options(command))
                 context = original(command, info_name, args, parent, **extra)
                 with guarded("recording the command line", self._run):
                     self._add_click(context)
@@ -108,6 +126,8 @@ class CommandLine:
             self._click = weakref.ref(root)
         if self._click() is not root or context.resilient_parsing:
             return
+        if not hasattr(context.command, "commands"):
+            self.record_line()
         names = _names_of(context)
         if len(names) > len(self._command):
             self._command = names
@@ -143,6 +163,7 @@ class CommandLine:
 
     def _begin_job(self, config: Any) -> None:
         """Record the configuration of a job: on the program's run, or in a sweep on a child for each job."""
+        self.record_line()
         values, name, tags = {}, "", {}
         with guarded("recording the configuration", self._run):
             if str(config.hydra.get("mode")).rpartition(".")[2] == "MULTIRUN":
@@ -197,6 +218,20 @@ def _callers() -> Iterator[str]:
             yield name
             return
         frame = frame.f_back  # type: ignore[assignment]
+
+
+def _hidden_options(command: Any, depth: int = 0) -> dict[str, int]:
+    """The options whose values click hides, of a command and of those below it, and how many values each takes."""
+    found = {
+        option: 0 if getattr(parameter, "is_flag", False) else max(1, parameter.nargs)
+        for parameter in command.params
+        if getattr(parameter, "hide_input", False)
+        for option in parameter.opts
+    }
+    if depth < _MOST_GROUPS:
+        for below in [*(getattr(command, "commands", None) or {}).values()]:
+            found.update(_hidden_options(below, depth + 1))
+    return found
 
 
 def _names_of(context: Any) -> list[str]:

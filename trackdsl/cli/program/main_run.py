@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -13,8 +12,7 @@ from typing import Any
 
 from trackdsl._api.open_sessions import Session, begin
 from trackdsl._core.context import Scope
-from trackdsl._core.events import Scalar
-from trackdsl._core.redaction import mask_items, mask_name, mask_text
+from trackdsl._core.redaction import mask_name
 from trackdsl._core.suppression import suppression
 from trackdsl._decorate.options import Options
 from trackdsl._decorate.source import Site
@@ -31,8 +29,6 @@ EXIT_CODE = "trackdsl.exit_code"
 #: How long after the last time the end of the output is kept while the program runs, in seconds and as a part of the
 #: time that it has run for: a program that is killed keeps what it had printed by then. The first times come sooner.
 _OUTPUT_EVERY, _OUTPUT_PART, _OUTPUT_FIRST = 10.0, 0.05, 1.0
-#: The parameter with the arguments after the program's name.
-ARGUMENTS = "argv"
 
 
 class MainRun(Session):
@@ -52,6 +48,8 @@ class MainRun(Session):
         self._began = _clock()
         self._keep_at = self._began + min(_OUTPUT_FIRST, _OUTPUT_EVERY)
         self._keeping = False
+        #: Called while the program runs, when the end of its output is kept.
+        self.while_running: list[Callable[[], None]] = []
         #: Called before the run ends, with the exception that has ended the program.
         self.before_end: list[Callable[[BaseException | None], None]] = []
 
@@ -84,6 +82,8 @@ class MainRun(Session):
         pause = min(max(_OUTPUT_FIRST, ran), max(_OUTPUT_EVERY, ran * _OUTPUT_PART))
         self._keep_at, self._keeping = now + pause, True
         try:
+            for call in self.while_running:
+                call()
             if printed := tail_of(self._printed.text()):
                 _artifacts.write_text(self.run, printed, PRINTED)
         finally:
@@ -144,11 +144,7 @@ def begin_run(program: Program, options: Options) -> MainRun | None:
     """
     if suppression.on and suppression.here():
         return None
-    params: dict[str, Scalar] = {}
-    if program.arguments:
-        arguments = mask_items(list(program.arguments))
-        params[ARGUMENTS] = mask_text(shlex.join(str(argument) for argument in arguments))
-    return begin(options, MainRun(options.run_name or program.name), params, _site_of(program))
+    return begin(options, MainRun(options.run_name or program.name), {}, _site_of(program))
 
 
 def _site_of(program: Program) -> Site:
