@@ -93,8 +93,8 @@ def test_a_program_that_begins_later(spool: WatchedSpool) -> None:
             raise ValueError("no data\nsecond line")
     runs = seen(spool)
     assert {path: (run.status, run.failure) for path, run in runs.items()} == {
-        "root": ("FAILED", "ValueError: no data"),
-        "root/fit": ("FAILED", "ValueError: no data"),
+        "root": ("FAILED", "ValueError: no data … second line"),
+        "root/fit": ("FAILED", "ValueError: no data … second line"),
     }
     assert runs["root/fit"].parent is runs["root"]
     shown = structure_of(runs["root"])
@@ -203,7 +203,7 @@ def test_more_points_than_can_be_read(spool: WatchedSpool, monkeypatch: pytest.M
 
 
 def test_the_beginning_of_a_long_program(sqlite_store: str, spool: WatchedSpool, change_limits: ChangeLimits) -> None:
-    """What runs has its name and its parent although the segments that have its beginning are delivered and removed."""
+    """What runs has name and parent although the segments of its beginning are removed, and no ended run is lost."""
     from trackdsl.delivery.process._worker import Worker
     from trackdsl.delivery.service import open_sink
 
@@ -222,6 +222,11 @@ def test_the_beginning_of_a_long_program(sqlite_store: str, spool: WatchedSpool,
             runs = seen(spool)
             assert {path: run.status for path, run in runs.items()} == {"root": "RUNNING", "root/fit": "RUNNING"}
             assert runs["root/fit"].parent is runs["root"]
+            # The others were delivered unread: they are counted, the one inside the run that still runs below it.
+            assert (spool.runs.totals["ENDED"], runs["root"].dropped) == (3, {"ENDED": 1})
+            assert [dict(one.runs.totals) for one in (spool, WatchedSpool(spool.spool, ended=True)) if seen(one)] == [
+                {"RUNNING": 2, "ENDED": 3}
+            ] * 2
     worker.close()
 
 

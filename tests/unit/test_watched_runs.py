@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.live import Live
 from trackdsl._core import events
 from trackdsl._core.escaping import printable
 from trackdsl.cli.watching._drawing import Picture
+from trackdsl.cli.watching._lines import Lines
 from trackdsl.cli.watching._position_times import PositionTimes
 from trackdsl.cli.watching._rows import Folding, Row, rows_of
 from trackdsl.cli.watching._runs import WatchedRuns
@@ -77,6 +79,20 @@ def test_what_has_ended_is_folded_and_bounded() -> None:
     assert rows[-1].hidden == {"FINISHED": 5398, "FAILED": 595}
 
 
+def test_lines_lose_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each run has a line although many more end between two looks than are kept, and none has the same line twice."""
+    spool = watched()
+    lines = Lines(spool, Folding(ended=True), as_json=True)
+    for event in [begun(0, name="root"), *(one for n in range(1, 6001) for one in (begun(n, 0), ended(n))), ended(0)]:
+        spool.runs.apply(event, "j")
+    lines.print_runs()
+    lines.print_runs()
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [int(one["id"], 16) for one in printed] == [*range(1, 6001), 0]
+    assert {one["status"] for one in printed} == {"FINISHED"}
+    assert printed[-1]["below"] == {"FINISHED": 4001}
+
+
 def test_unfolding_shows_what_is_kept() -> None:
     """The row of hidden runs unfolds them; an ended tree is folded until the user unfolds it."""
     spool = watched(begun(0, name="root"))
@@ -112,11 +128,27 @@ def test_the_tree_of_several_journals() -> None:
 
 
 def test_a_failure_is_shown_once() -> None:
-    """The exception is shown at the innermost run that it ended, and not again at those around it."""
+    """An exception is at the innermost run that it ended: the first and the last line, as far as there is room."""
     failure = events.Failure("ValueError", "no data\nand more", "Traceback ...\nValueError: no data\nand more")
     spool = watched(begun(0), begun(1, 0), begun(2, 1), ended(2, "FAILED", 3, failure), ended(1, "FAILED", 4, failure))
     shown = [row for row in rows_of(spool, Folding()) if row.key[0] == "failure"]
-    assert [(row.key[1], row.run and row.run.failure) for row in shown] == [(id_(1), "ValueError: no data")]
+    found = [(row.key[1], row.run and row.run.failure) for row in shown]
+    assert found == [(id_(1), "ValueError: no data … and more")]
+    long = events.Failure("ValueError", "no data\n" + "x" * 999 + "\n" + "y" * 999 + "\n", "")
+    (run,) = watched(begun(0), ended(0, "FAILED", 3, long)).runs
+    assert run.failure == "ValueError: no data … " + "y" * 150
+
+
+def test_failures_in_what_is_folded() -> None:
+    """A folded run says how many below it have failed, with those that are not kept; in a narrow terminal by a sign."""
+    spool = watched(begun(0, name="group"), begun(1, 0), begun(2, 1), ended(2, "FAILED"), ended(1, "KILLED"))
+    run = spool.runs.get(id_(1))
+    assert run is not None
+    run.dropped["FAILED"] = 3
+    spool.runs.apply(ended(0), "j")
+    (row,) = [row for row in rows_of(spool, Folding(ended=True)) if row.run is not None]
+    assert "▸ group +5 (4 failed, 1 killed)" in " ".join(drawn([row], 140)[1].split())
+    assert "▸ group +5 ✗5" in " ".join(drawn([row], 40)[1].split())
 
 
 def test_a_resumed_run_runs_again() -> None:

@@ -7,6 +7,7 @@ visible is drawn.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -21,6 +22,7 @@ from rich.style import Style
 from trackdsl._core.escaping import printable
 from trackdsl.cli.watching import _texts as texts
 from trackdsl.cli.watching._rows import Key, Row
+from trackdsl.cli.watching._runs import WatchedRun
 from trackdsl.query._shown import colour
 
 #: A piece of a line, and its style.
@@ -36,6 +38,8 @@ _WITH_STATUS = 100
 #: How many characters of the rest of a line metrics get if the progress of a loop is shown too.
 _FOR_METRICS = 20
 _STATUS, _TIME = 8, 8
+#: What a name keeps of its column if something is written behind it.
+_LEAST_OF_A_NAME = 8
 
 
 class Layout(NamedTuple):
@@ -151,10 +155,11 @@ class Picture:
 def _run(row: Row, layout: Layout) -> list[Piece]:
     run = row.run
     assert run is not None
-    below = f" +{sum(1 for _ in run.walk()) - 1 + sum(run.dropped.values()):,}" if row.folded else ""
     mark = "" if row.folded is None else "▸ " if row.folded else "▾ "
     indent = row.indent[:-1] if mark else row.indent
-    space = layout.name - cell_len(indent) - len(mark) - len(below)
+    space = layout.name - cell_len(indent) - len(mark)
+    below, broken = _below(run, space - _LEAST_OF_A_NAME) if row.folded else ("", "")
+    space -= len(below) + len(broken)
     taken = texts.clock(texts.seconds_of(run)) if run.began else ""
     style = colour(run.status) if run.status != "ENDED" else "dim"
     status = (
@@ -163,6 +168,7 @@ def _run(row: Row, layout: Layout) -> list[Piece]:
     line = [
         (indent + mark, "dim"),
         (_fit(texts.name_of(run), space) + below, "bold" if run.is_open else ""),
+        (broken, "red"),
         (f" {status} ", style),
         (f"{taken:>{_TIME}}  ", ""),
     ]
@@ -174,6 +180,20 @@ def _run(row: Row, layout: Layout) -> list[Piece]:
     if not layout.is_narrow:
         line.append(("  ".join(texts.metrics_of(run, left)), ""))
     return line
+
+
+def _below(run: WatchedRun, room: int) -> tuple[str, str]:
+    """How many runs are below a run, and how many of them have failed or were killed; in a sign if there is no room."""
+    counts: Counter[str] = Counter()
+    for one in run.walk():
+        counts.update(one.dropped)
+        counts[one.status] += one is not run
+    broken = {status: counts[status] for status in ("FAILED", "KILLED") if counts[status]}
+    below = f" +{counts.total():,}"
+    if not broken:
+        return below, ""
+    text = f" ({texts.counts_of(broken)})"
+    return below, text if len(below) + len(text) <= room else f" {_MARKS['FAILED']}{sum(broken.values()):,}"
 
 
 def _fit(text: str, space: int) -> str:

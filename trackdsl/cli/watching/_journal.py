@@ -14,6 +14,7 @@ from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._hosts import why_unsure
 from trackdsl.cli.watching._position_times import PositionTimes
 from trackdsl.cli.watching._runs import ENDED, WatchedRuns
+from trackdsl.cli.watching._seen_runs import SeenRuns
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._mounts import FileSystem
 from trackdsl.journal._origin import Origin, may_still_run
@@ -73,6 +74,9 @@ class WatchedJournal:
         self._reader = Reader(directory, Position(first[0], 0) if first else START)
         #: Whether segments were removed before they were read.
         self._gap = not first or first[0] > 1
+        self._seen = SeenRuns(origin.prefix)
+        #: Ended runs that delivery knew of when it had removed segments; those that are never read are counted.
+        self._perhaps_unread: list[bytes] = []
         self._caught_up = False
         self._time = origin.time
         self._alive_at = 0
@@ -110,12 +114,14 @@ class WatchedJournal:
         gone = not os.path.lexists(self.directory / "lock")
         # Before reading: once the lock of a dead program is free, all of its events are there.
         alive = self._is_alive(gone)
+        if alive:
+            self.was_alive = True
         if not self._caught_up:  # Only what is not delivered yet has to be remembered.
             self.progress = read_progress(self.directory) or self.progress
         self._read(time.thread_time() + seconds, alive=alive and not gone)
         self.alive = alive
         if alive:
-            self.was_alive, self._alive_at = True, time.time_ns()
+            self._alive_at = time.time_ns()
         if not gone:
             self._look_at_delivery()
         if not alive and self._caught_up:
@@ -161,6 +167,17 @@ class WatchedJournal:
         except (OSError, ValueError):  # A file was damaged or removed at this moment.
             self._reader.close()
             self._caught_up = not os.path.lexists(self.directory)
+        self._count_unread()
+
+    def _count_unread(self) -> None:
+        """Count the ended runs of removed segments, once everything else is read."""
+        if not self._caught_up or not self._perhaps_unread:
+            return
+        unread = [id_ for id_ in self._perhaps_unread if id_ not in self._seen]
+        self._perhaps_unread.clear()
+        for id_ in unread:
+            self._seen.add(id_)
+        self._runs.count_unread(unread, self.name)
 
     def _pass_over(self, give_up: float) -> None:
         """Read only the tree of runs of most of what is left, if that is much."""
@@ -196,6 +213,8 @@ class WatchedJournal:
 
     def _apply(self, event: events.AnyEvent) -> None:
         self._time = getattr(event, "time", self._time)
+        if isinstance(event, events.Open):
+            self._seen.add(event.run)
         self._runs.apply(event, self.name)
 
     def _fill_gap(self) -> None:
@@ -206,13 +225,13 @@ class WatchedJournal:
             with contextlib.suppress(msgspec.MsgspecError, RecursionError):
                 event = events.decode(payload)
                 if self._runs.get(event.run) is None:
-                    self._runs.apply(event, self.name)
-        open_ = self._runs.open_in(self.name)
-        if open_:
-            known = dict(read_runs(self.directory))
-            for run in open_:
-                if run.id in known and not known[run.id].open and known[run.id].ours:
-                    self._runs.end(run, ENDED, self._time)
+                    self._apply(event)
+        over = [id_ for id_, known in read_runs(self.directory) if known.ours and not known.open]
+        open_ = {run.id: run for run in self._runs.open_in(self.name)}
+        for id_ in over:
+            if id_ in open_:
+                self._runs.end(open_[id_], ENDED, self._time)
+        self._perhaps_unread = [id_ for id_ in over if id_ not in self._seen]
 
     def _look_at_delivery(self) -> None:
         found = read_progress(self.directory)

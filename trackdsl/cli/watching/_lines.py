@@ -16,7 +16,7 @@ from trackdsl.cli._standard_output import pause
 from trackdsl.cli.watching import _texts as texts
 from trackdsl.cli.watching._journal import WatchedJournal
 from trackdsl.cli.watching._rows import Folding
-from trackdsl.cli.watching._runs import WatchedRun
+from trackdsl.cli.watching._runs import WatchedRun, above
 from trackdsl.cli.watching._spool import WatchedSpool
 from trackdsl.cli.watching._usage import Usage
 from trackdsl.query._shown import duration, moment
@@ -47,6 +47,9 @@ class Lines:
         self._printed: dict[bytes, tuple[int, str, float]] = {}
         self._programs: dict[str, tuple[bool, float]] = {}
         self._seen = -1
+        #: What is to be printed of runs that ended since the last look, and are not kept.
+        self._dropped: list[dict[str, Any] | str] = []
+        spool.runs.before_drop = self._note_dropped
 
     def show(self) -> None:
         """Print until the run has ended that alone is shown; without one, for ever.
@@ -62,12 +65,16 @@ class Lines:
             # At last, when nothing more can follow.
             over = only is not None and not only.is_open
             self._print_programs()
-            self._print_runs(everything=over)
+            self.print_runs(everything=over)
             if over:
                 return
             pause(_PAUSE)
 
-    def _print_runs(self, *, everything: bool) -> None:
+    def print_runs(self, *, everything: bool = False) -> None:
+        """Print what is new about the runs; in full, or as far as it is time for those that are still open."""
+        for line in self._dropped:
+            self._print(line)
+        self._dropped.clear()
         runs = self._spool.runs
         now = time.monotonic()
         every = 0.0 if everything else _JSON_EVERY if self._as_json else _TEXT_EVERY
@@ -76,9 +83,8 @@ class Lines:
             version, status, at = self._printed.get(run.id, (-1, "", 0.0))
             if run.version == version or (run.status == status and now - at < every):
                 continue
-            began = version == -1
             self._printed[run.id] = run.version, run.status, now
-            self._print(structure_of(run) if self._as_json else line_of(run, began=began))
+            self._print(self._shown(run, began=version == -1))
         if runs.version != self._seen:
             self._seen = runs.version
             for id_ in [id_ for id_ in self._printed if runs.get(id_) is None]:
@@ -88,10 +94,21 @@ class Lines:
         if self._folding.only is not None:
             yield from self._folding.only.walk()
             return
-        for run in list(self._spool.runs):
-            journal = self._spool.journals.get(run.journal)
-            if run.is_open or self._folding.ended or (journal is not None and journal.was_alive):
-                yield run
+        yield from filter(self._is_chosen, list(self._spool.runs))
+
+    def _is_chosen(self, run: WatchedRun) -> bool:
+        journal = self._spool.journals.get(run.journal)
+        return run.is_open or self._folding.ended or (journal is not None and journal.was_alive)
+
+    def _note_dropped(self, run: WatchedRun) -> None:
+        """Note the line of a run that ended and is not kept any longer: the next look would not find it."""
+        only = self._folding.only
+        chosen = self._is_chosen(run) if only is None else any(one is only for one in above(run))
+        if chosen and self._printed.pop(run.id, (-1,))[0] != run.version:
+            self._dropped.append(self._shown(run, began=False))
+
+    def _shown(self, run: WatchedRun, *, began: bool) -> dict[str, Any] | str:
+        return structure_of(run) if self._as_json else line_of(run, began=began)
 
     def _print_programs(self) -> None:
         """Print programs, only in JSON: in text, the lines about runs say enough."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from trackdsl._core import events
@@ -39,7 +39,7 @@ class WatchedRun:
         children: those that are kept, in the order they began.
         status: `RUNNING`, `FINISHED`, `FAILED`, `KILLED`, or `ENDED` where it is unknown how it ended.
         ended: when it ended; None while it is open.
-        failure: the last line of the traceback of the exception that ended it.
+        failure: the exception that ended it: its type, and the first and the last line of its message.
         metrics: the values of each metric, those with the latest points last.
         steps: the step of the last point of each metric.
         loops: the `steps` loops that were noted last, from the outermost inwards.
@@ -90,9 +90,11 @@ class WatchedRuns:
         dropped: how many ended runs without a parent are not kept, with those below them, by status.
         totals: how many runs there were by status, whether they are kept or not.
         version: a number that is higher after each change.
+        before_drop: is called with each run that is not kept any longer, as long as it is below the runs around it.
     """
 
     def __init__(self) -> None:
+        self.before_drop: Callable[[WatchedRun], object] = lambda _: None
         self.totals: Counter[str] = Counter()
         self.roots: dict[bytes, WatchedRun] = {}
         self.dropped: dict[str, int] = {}
@@ -147,6 +149,27 @@ class WatchedRuns:
         self._end(run, status, time, None)
         self._changed(run)
 
+    def count_unread(self, ids: Collection[bytes], journal: str) -> None:
+        """Count ended runs of a journal of which nothing can be read any more.
+
+        If one run is around all that is open in the journal, those that began after it count as below it.
+
+        Args:
+            ids: the ids of the runs.
+            journal: the journal's name.
+        """
+        if not ids:
+            return
+        self.totals[ENDED] += len(ids)
+        around = [run for run in self.open_in(journal) if run.parent is None or run.parent.journal != journal]
+        below = sum(id_ > around[0].id for id_ in ids) if len(around) == 1 and not around[0].derived else 0
+        if below:
+            around[0].dropped[ENDED] = around[0].dropped.get(ENDED, 0) + below
+            self._changed(around[0])
+        if len(ids) > below:
+            self.dropped[ENDED] = self.dropped.get(ENDED, 0) + len(ids) - below
+        self.version += 1
+
     def _set_status(self, run: WatchedRun, status: str, ended: int | None) -> None:
         self.totals[run.status] -= 1
         self.totals[status] += 1
@@ -192,7 +215,7 @@ class WatchedRuns:
         self._attach(run)
         self._own(run, run.journal)
         for child in self._waiting.pop(run.id, {}).values():
-            if all(child is not above for above in _above(run)):  # A damaged journal may contain a circle.
+            if all(child is not above for above in above(run)):  # A damaged journal may contain a circle.
                 del self.roots[child.id]
                 child.parent = run
                 run.children[child.id] = child
@@ -200,7 +223,7 @@ class WatchedRuns:
 
     def _attach(self, run: WatchedRun) -> None:
         parent = None if run.parent_id is None else self.get(run.parent_id)
-        if parent is None or any(run is above for above in _above(parent)):
+        if parent is None or any(run is above for above in above(parent)):
             self.roots[run.id] = run
             if run.parent_id is not None:
                 self._waiting.setdefault(run.parent_id, {})[run.id] = run
@@ -256,6 +279,7 @@ class WatchedRuns:
     def _drop(self, run: WatchedRun | None) -> None:
         """Drop an ended run without children, and the ended ones above it that have none left."""
         while run is not None and not run.is_open and not run.queued and not run.children:
+            self.before_drop(run)
             parent = run.parent
             counts = self.dropped if parent is None else parent.dropped
             for status, count in (*run.dropped.items(), (run.status, 1)):
@@ -271,7 +295,7 @@ class WatchedRuns:
             run = parent
 
 
-def _above(run: WatchedRun | None) -> Iterator[WatchedRun]:
+def above(run: WatchedRun | None) -> Iterator[WatchedRun]:
     """A run and those around it."""
     while run is not None:
         yield run
@@ -279,8 +303,10 @@ def _above(run: WatchedRun | None) -> Iterator[WatchedRun]:
 
 
 def _last_line(failure: events.Failure | None) -> str | None:
-    """The last line of a traceback, or the first line of the message where that has several."""
+    """The last line of a traceback, behind the first line of the message where that has several."""
     if failure is None:
         return None
-    message = failure.message.partition("\n")[0]
-    return (f"{failure.type}: {message}" if message else failure.type)[:_LONGEST]
+    first, *others = [line.strip() for line in failure.message.splitlines() if line.strip()] or [""]
+    last = f" … {others[-1][: _LONGEST // 2]}" if others else ""
+    whole = f"{failure.type}: {first}" if first else failure.type
+    return whole[: _LONGEST - len(last)] + last
