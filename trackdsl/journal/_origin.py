@@ -236,7 +236,7 @@ def _is_sound(record: Origin) -> bool:
 def main_file() -> str | None:
     """The program's file as MLflow names it, the first part of the command line; in a kernel, the notebook if known."""
     first = sys.argv[0] if getattr(sys, "argv", None) and sys.argv[0] else None
-    return notebook_file() or first if _is_front_end(first) else first
+    return notebook_file() or first if is_front_end(first) else first
 
 
 def notebook_file() -> str:
@@ -248,7 +248,7 @@ def notebook_file() -> str:
     return ""
 
 
-def _is_front_end(file: str | None) -> bool:
+def is_front_end(file: str | None) -> bool:
     """Whether a program's file only executes what a user types or opens: then it says nothing about the source."""
     name = os.path.basename(file or "")
     return name.endswith("kernel_launcher.py") or name in ("ipython", "ipython3", "marimo")
@@ -257,7 +257,7 @@ def _is_front_end(file: str | None) -> bool:
 def _source_folder() -> str:
     """The folder of the program's file or notebook; the working directory if that is not known."""
     source = main_file()
-    known = source and os.path.exists(source) and not _is_front_end(source)
+    known = source and os.path.exists(source) and not is_front_end(source)
     return os.path.dirname(os.path.abspath(source)) if source and known else os.getcwd()
 
 

@@ -1,4 +1,4 @@
-"""Finds the last comparable run of a root run, compares the two, and writes to the run what changed.
+"""Compares a root run with the last comparable one, and writes to the run what changed.
 
 Everything that is written may be written again: the same names, the same content. So a root run whose process is killed
 in the middle is simply done again.
@@ -7,13 +7,17 @@ in the middle is simply done again.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
 from trackdsl.delivery.store._errors import Refused
 from trackdsl.delivery.store._sink import GONE, Batch, Sink, TreeRun
+from trackdsl.delivery.summaries._previous_run import previous_run
 from trackdsl.delivery.summaries._program_contents import PROGRAM, ProgramContents, Site
+from trackdsl.delivery.summaries._scripts import by_script, script_of
+from trackdsl.journal._origin import Origin
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.changes.compare import compare_trees
 from trackdsl.store_format.changes.descriptions import description, one_line
@@ -22,6 +26,7 @@ from trackdsl.store_format.changes.stored import (
     CHANGED_TAG,
     PATH,
     PREVIOUS_TAG,
+    SCRIPT_TAG,
     SOURCE_PATH,
     Previous,
     Stored,
@@ -34,34 +39,29 @@ from trackdsl.store_format.changes.stored import (
     packages_text,
     unknown_of,
 )
-from trackdsl.store_format.tags import COMMIT_TAG, NOTE_TAG, PARENT_TAG, PATH_TAG, SOURCE_NAME_TAG, SUPERSEDED_TAG
+from trackdsl.store_format.tags import COMMIT_TAG, NOTE_TAG, PARENT_TAG
 
 #: If a tree has more runs, the first ones are compared, up to this number.
 MOST_STAGES = 2000
 #: Functions whose source is read.
 _MOST_SITES = 200
-#: How many runs are read to find one that is comparable, at once and in all.
-_AT_ONCE, _MOST_SEARCHED = 50, 400
-#: In milliseconds.
-_DAY = 86_400_000
 #: The texts of a diff are spread over at most this many runs, so that few have to be read; beyond that, a run keeps all
 #: of its own.
 _MOST_HOLDERS = 10
 #: Descriptions of a run that are remembered as ours.
 _MOST_NOTES = 5
-_MAIN = ("__main__.", "?.")
 
 #: What a program consists of, by the functions of its stages.
 Capture = Callable[[list[Site]], ProgramContents]
 
 
-def note_changes(sink: Sink, run_id: str, python: str, capture: Capture) -> bool:
+def note_changes(sink: Sink, run_id: str, origin: Origin, capture: Capture) -> bool:
     """Write to a root run what changed since the last comparable run.
 
     Args:
         sink: the store.
         run_id: the store's id of the run.
-        python: the version of Python that its program ran with.
+        origin: its program.
         capture: finds out what the program consists of.
 
     Returns:
@@ -76,18 +76,21 @@ def note_changes(sink: Sink, run_id: str, python: str, capture: Capture) -> bool
         return True
     if not tree[0].end or tree[0].status == "RUNNING":
         return False
-    _ChangeNotes(sink, tree, python).write(capture)
+    _ChangeNotes(sink, tree, origin).write(capture)
     return True
 
 
 class _ChangeNotes:
     """One root run that is compared with the one before."""
 
-    def __init__(self, sink: Sink, tree: list[TreeRun], python: str) -> None:
+    def __init__(self, sink: Sink, tree: list[TreeRun], origin: Origin) -> None:
         self._sink = sink
-        self._root = tree[0]
+        script = script_of(origin) if by_script(tree[0].tags) else ""
+        #: The tag that the root run gets when all is done: so the next run of the script finds it.
+        self._script = {SCRIPT_TAG: script} if script else {}
+        self._root = dataclasses.replace(tree[0], tags=tree[0].tags | self._script)
         self._tree = tree
-        self._python = python
+        self._python = origin.python
         self._stages = stages_of(tree[0], tree[1:], {run.run_id: run.datasets for run in tree})
         self._texts: dict[str, dict[str, str]] = {}
 
@@ -95,7 +98,7 @@ class _ChangeNotes:
         """Compare the root run with the last comparable one, and write the result to it."""
         captured = capture(_sites(self._tree))
         texts = _texts_of(captured)
-        before = self._previous()
+        before = previous_run(self._sink, self._root)
         earlier = None if before is None else self._file_of(before.run_id)
         kept_in, fresh = self._kept(texts, earlier)
         stored = self._stored(captured, kept_in)
@@ -113,7 +116,7 @@ class _ChangeNotes:
 
     def _write(self, stored: Stored, fresh: Mapping[str, str], note: str) -> None:
         run_id = self._root.run_id
-        tags = {CHANGED_TAG: stored.summary}
+        tags = {CHANGED_TAG: stored.summary, **self._script}
         if stored.previous is not None:
             tags[PREVIOUS_TAG] = stored.previous.run_id
         theirs, ours = self._root.tags.get(NOTE_TAG), []
@@ -133,34 +136,6 @@ class _ChangeNotes:
 
     def _file_of(self, run_id: str) -> Stored | None:
         return decode(self._sink.read_artifact(run_id, PATH))
-
-    def _previous(self) -> TreeRun | None:
-        """The last comparable run that has ended."""
-        path = self._root.tags.get(PATH_TAG)
-        wanted: list[tuple[str, str | None]] = [] if path is None else [(PATH_TAG, path)]
-        if call_of(self._root.tags).get("function"):
-            # The name may be a template, which another run has filled in another way.
-            wanted.append((CHANGED_TAG, None))
-        for after in (self._root.start - _DAY, 0):
-            candidates = [self._search(tag, value, max(0, after)) for tag, value in wanted]
-            known = [run for run in candidates if run is not None]
-            if known:
-                return max(known, key=lambda run: (run.start, run.run_id))
-        return None
-
-    def _search(self, tag: str, value: str | None, after: int) -> TreeRun | None:
-        before, seen = self._root.start, {self._root.run_id}
-        while len(seen) < _MOST_SEARCHED:
-            page = self._sink.newest(self._root.experiment_id, tag, value, (after, before), _AT_ONCE)
-            fresh = [run for run in page if run.run_id not in seen]
-            for run in fresh:
-                if _is_comparable(run, self._root):
-                    return run
-            if not fresh or len(page) < _AT_ONCE:
-                return None
-            seen.update(run.run_id for run in fresh)
-            before = fresh[-1].start
-        return None
 
     def _recorded(self, root: TreeRun, stored: Stored | None) -> Recorded:
         """The run before, as far as it is known: it may be of a version that kept no source."""
@@ -235,18 +210,3 @@ def _texts_of(captured: ProgramContents) -> dict[str, str]:
     if captured.patch:
         texts[key_of(captured.patch)] = captured.patch
     return texts
-
-
-def _is_comparable(run: TreeRun, root: TreeRun) -> bool:
-    """Whether a run is an earlier root run of the same function or script that has ended and is not superseded."""
-    if run.tags.get(PARENT_TAG) or run.tags.get(SUPERSEDED_TAG) or run.status == "RUNNING" or not run.end:
-        return False
-    if (run.start, run.run_id) >= (root.start, root.run_id):
-        return False
-    function = str(call_of(root.tags).get("function") or "")
-    if function != str(call_of(run.tags).get("function") or ""):
-        return False
-    if function and not function.startswith(_MAIN):
-        return True
-    same_path = bool(function) or run.tags.get(PATH_TAG) == root.tags.get(PATH_TAG)
-    return same_path and run.tags.get(SOURCE_NAME_TAG) == root.tags.get(SOURCE_NAME_TAG)

@@ -209,7 +209,7 @@ class WhatChanged:
         origin = root.origin
         if origin.project is not None:
             capture = partial(self._program_reader.of_program, origin)
-            yield CHANGES_PATH, partial(note_changes, sink, root.run_id, origin.python, capture)
+            yield CHANGES_PATH, partial(note_changes, sink, root.run_id, origin, capture)
         if origin.reports and self._own:
             yield REPORT_PATH, partial(make_report, sink, root.run_id, waits)
         if root.traces and self._own:

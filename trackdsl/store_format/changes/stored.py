@@ -21,6 +21,8 @@ PATH = "trackdsl/changes.json"
 SOURCE_PATH = "trackdsl/source.json"
 PREVIOUS_TAG = "trackdsl.previous"
 CHANGED_TAG = "trackdsl.changed"
+#: The script of a root run whose function does not say what it is of.
+SCRIPT_TAG = "trackdsl.script"
 VERSION = 1
 #: Lines of all diffs together, and of one.
 _MOST_LINES, _MOST_LINES_EACH = 2000, 200
