@@ -122,10 +122,21 @@ def test_what_only_a_new_stage_uses_does_not_differ_around_it() -> None:
 
 
 def test_calls_of_one_stage_are_compared_with_their_equals() -> None:
-    """Three parallel calls that ended up in another order are the same three calls; a fourth is new."""
+    """Three parallel calls that ended up in another order are the same three calls; a fourth is one more run."""
     calls = [stage("fit", run_id=str(number), params={"fold": str(number)}) for number in range(4)]
     changes = compare_trees(recorded(stage(), *calls[:3]), recorded(stage(), *reversed(calls)))
-    assert [(one.kind, one.before, one.after) for one in changes.changes] == [("stage", None, "fit")]
+    assert [(one.kind, one.before, one.after) for one in changes.changes] == [("stage", "3 runs", "4 runs")]
+
+
+def test_another_call_of_a_stage_that_was_there_does_not_make_it_new() -> None:
+    """Its number of runs changed, and the runs part there; a stage is new or gone only if the other run had none."""
+    once, twice = recorded(stage(), stage("s")), recorded(stage(), stage("s"), stage("s", run_id="2"))
+    more, fewer = compare_trees(once, twice), compare_trees(twice, once)
+    assert (one_line(more), one_line(fewer)) == ("stage s 1 run → 2 runs", "stage s 2 runs → 1 run")
+    assert (more.parts_at, more.parts_by) == ("s", ("s 1 run → 2 runs",))
+    assert "- stage **s** 1 run → 2 runs" in description(more, twice, once, "7")
+    assert one_line(compare_trees(recorded(stage()), twice)) == "stage s is new, 2 runs"
+    assert one_line(compare_trees(twice, recorded(stage()))) == "stage s is gone, 2 runs"
 
 
 def test_metrics_of_several_calls_of_one_stage_have_the_number_of_their_call() -> None:

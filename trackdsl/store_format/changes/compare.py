@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,7 +25,8 @@ class Change(msgspec.Struct, frozen=True):
     Attributes:
         kind: one of `KINDS`.
         name: of the parameter, dataset, definition, stage or package; empty for the others.
-        before, after: the values, as text; None if there is none. For sources and patches, these are hashes.
+        before, after: the values, as text; None if there is none. For sources and patches, these are hashes; for
+            stages the name, or how many runs there are, if that changed.
         stages: the paths of the stages that it concerns; empty for the root run's own.
         runs: how many runs it concerns.
     """
@@ -91,14 +92,15 @@ def compare_trees(before: Recorded, after: Recorded) -> Changes:
     """
     pairs = list(pairs_of(before.stages, after.stages))
     own = _own_definitions(before, after)
+    counts = _Counts(*(Counter(stage.path for stage in side.stages) for side in (before, after)))
     found: dict[tuple[str, str, str | None, str | None], list[str]] = {}
     for old, new in pairs:
-        for key in _of_stage(old, new, before.program, after.program):
+        for key in _of_stage(old, new, before.program, after.program, counts):
             found.setdefault(key, []).append((new or old).path)  # type: ignore[union-attr]
     listed = [_change(key, paths) for key, paths in found.items()]
     listed += _of_program(before.program, after.program)
     listed.sort(key=lambda change: KINDS.index(change.kind))
-    parts_at, parts_by = _first_difference(pairs, own)
+    parts_at, parts_by = _first_difference(pairs, own, counts)
     return Changes(
         changes=tuple(listed[:_MOST]),
         parts_at=parts_at,
@@ -108,6 +110,31 @@ def compare_trees(before: Recorded, after: Recorded) -> Changes:
         seconds=(before.stages[0].seconds, after.stages[0].seconds),
         left_out=max(0, len(listed) - _MOST),
     )
+
+
+class _Counts(NamedTuple):
+    """How many stages each side has of each path."""
+
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+
+    def of(self, stage: Stage) -> tuple[str | None, str | None]:
+        """The values of the change: the stage's name if one side has none of its path, else how many there are."""
+        path, name = stage.path, stage.name
+        if not self.before[path] or not self.after[path]:
+            return (name if self.before[path] else None), (name if self.after[path] else None)
+        return _runs(self.before[path]), _runs(self.after[path])
+
+    def sentence(self, stage: Stage) -> str:
+        """The same, in a few words."""
+        before, after = self.of(stage)
+        if before is None or after is None:
+            return f"{stage.name} is {'new' if before is None else 'gone'}"
+        return f"{stage.name} {before} → {after}"
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' if count != 1 else ''}"
 
 
 Pair = tuple[Stage | None, Stage | None]
@@ -166,12 +193,12 @@ def _inputs(stage: Stage) -> tuple[Any, ...]:
 
 
 def _of_stage(
-    old: Stage | None, new: Stage | None, before: Program, after: Program
+    old: Stage | None, new: Stage | None, before: Program, after: Program, counts: _Counts
 ) -> Iterator[tuple[str, str, str | None, str | None]]:
     if old is None or new is None:
         one = old or new
         assert one is not None
-        yield ("stage", one.path, None, one.name) if old is None else ("stage", one.path, one.name, None)
+        yield ("stage", one.path, *counts.of(one))
         return
     uses = before.uses(old), after.uses(new)
     # What a function uses may be known for one of the two runs only.
@@ -253,15 +280,12 @@ def _uses(side: Recorded) -> dict[str, dict[str, str] | None]:
     return found
 
 
-def _first_difference(pairs: list[Pair], own: tuple[_Own, _Own]) -> tuple[str | None, tuple[str, ...]]:
+def _first_difference(pairs: list[Pair], own: tuple[_Own, _Own], counts: _Counts) -> tuple[str | None, tuple[str, ...]]:
     """The path of the earliest stage whose inputs differ, and what differs there; the root run only if no other."""
     at_root: tuple[str | None, tuple[str, ...]] = (None, ())
     for old, new in pairs:
-        if new is None:
-            assert old is not None
-            names: tuple[str, ...] = (f"{old.name} is gone",)
-        elif old is None:
-            names = (f"{new.name} is new",)
+        if old is None or new is None:
+            names: tuple[str, ...] = (counts.sentence(new or old),)  # type: ignore[arg-type]
         else:
             names = tuple(_input_differences(old, new, own))
         if not names:

@@ -93,12 +93,19 @@ def valued(change: Change) -> str:
         how = " is new" if change.before is None else " is gone" if change.after is None else ""
         return f"source of {_cut(change.name, _LONGEST_NAME)}{how}"
     if change.kind == "stage":
-        times = f", {change.runs} runs" if change.runs > 1 else ""
-        return f"stage {_cut(change.name, _LONGEST_NAME)} is {'new' if change.before is None else 'gone'}{times}"
+        return f"stage {_cut(change.name, _LONGEST_NAME)} {_presence(change)}"
     name = {"python": "Python", "commit": "commit"}.get(change.kind) or _cut(change.name, _LONGEST_NAME)
     name = f"dataset {name}" if change.kind == "dataset" else name
     before, after = short_values(change)
     return f"{name} {before} → {after}"
+
+
+def _presence(change: Change) -> str:
+    """Whether a stage is new or gone, or how many runs of it there are."""
+    if change.before is not None and change.after is not None:
+        return " → ".join(short_values(change))
+    times = f", {change.runs} runs" if change.runs > 1 else ""
+    return f"is {'new' if change.before is None else 'gone'}{times}"
 
 
 def short_values(change: Change, longest: int = _LONGEST_VALUE) -> tuple[str, str]:
@@ -206,8 +213,7 @@ class _Markdown:
             how = "new" if change.before is None else "gone" if change.after is None else "source"
             return f"{how}{' of' if how == 'source' else ''} **{self._inert(change.name)}**{inside}"
         if change.kind == "stage":
-            times = f", {change.runs} runs" if change.runs > 1 else ""
-            return f"stage **{self._inert(change.name)}** is {'new' if change.before is None else 'gone'}{times}"
+            return f"stage **{self._inert(change.name)}** {self._inert(_presence(change))}"
         if change.kind == "patch":
             return valued(change)
         name = {"python": "Python", "commit": "commit"}.get(change.kind) or self._inert(change.name)
