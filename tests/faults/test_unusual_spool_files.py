@@ -30,11 +30,13 @@ from trackdsl._core import events
 from trackdsl.cli import main
 from trackdsl.delivery import environment_pipe
 from trackdsl.delivery.environment import ProgramEnvironment
+from trackdsl.delivery.mlflow_client._sqlite_creation import make_database
 from trackdsl.delivery.process._durability import Durability
 from trackdsl.delivery.process._environments import Environments
 from trackdsl.delivery.process._thread import serve
 from trackdsl.delivery.process._worker import Worker
 from trackdsl.delivery.program._client import ensure_running, wake
+from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.journal._files import NoRegularFile, open_regular
 from trackdsl.journal._origin import read_origin
 from trackdsl.journal._segments import segments
@@ -510,6 +512,21 @@ class TestAsAnotherUser:
             content = file.read()
         os.waitpid(pid, 0)
         return json.loads(content)
+
+    def test_a_folder_in_which_no_store_can_be_made(self, home: Path) -> None:
+        """A new SQLite store whose folder is closed fails at once, before MLflow tries for minutes, with what to do."""
+
+        def action() -> str:
+            home.chmod(0o555)
+            try:
+                make_database(f"sqlite:///{home}/mlflow.db", str(home), lambda _: pytest.fail("MLflow was called"))
+            except Unavailable as error:
+                return str(error)
+            return "made"
+
+        answer = self.act(action)
+        assert answer.startswith(f"The database {home}/mlflow.db cannot be created: Permission denied.")
+        assert "writable for this user" in answer
 
     @pytest.mark.usefixtures("each_kind_of_store")
     @pytest.mark.parametrize("name", ["origin", "lock", "progress", "000001.seg", ""])

@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from trackdsl.delivery.store._errors import Unavailable
+from trackdsl.errors._databases import cause_in_sqlite, with_fix
 from trackdsl.store_format.empty_database import adapt, artifact_root, copy_empty, keep_empty
 from trackdsl.store_format.sqlite import sqlite_path
 
@@ -39,6 +41,9 @@ def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> Non
         uri: of the store.
         root: the folder of its artifacts.
         open_client: makes MLflow's client of a tracking URI, which creates the tables.
+
+    Raises:
+        Unavailable: the file cannot be created.
     """
     path = sqlite_path(uri)
     if path is None or path == ":memory:" or _has_content(path):
@@ -48,6 +53,7 @@ def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> Non
     try:
         # A process that was killed here may have left it; its rollback journal would be applied to the new file.
         _unlink(part, f"{part}-journal")
+        _check_creation(part, made)
         if not copy_empty(part, root):
             release(open_client(uri.replace(path, part, 1)))
             here = artifact_root(os.getcwd())
@@ -59,6 +65,16 @@ def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> Non
             os.replace(part, made)
     finally:
         _unlink(part, f"{part}-journal")
+
+
+def _check_creation(part: str, path: str) -> None:
+    """Raise at once if a file cannot be created: MLflow would try ten times, for more than a minute and a half."""
+    try:
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        what = f"The database {path} cannot be created: {error.strerror}"
+        raise Unavailable(with_fix(what, cause_in_sqlite("unable to open").fix)) from None
+    _unlink(part)
 
 
 def release(client: Any) -> None:
