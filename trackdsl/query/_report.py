@@ -13,7 +13,7 @@ from trackdsl.query._paged import PagedReader
 from trackdsl.query._run_lookup import asked_for
 from trackdsl.query._store import comes_from_store, content_of
 from trackdsl.query._tree import RunTree, tree_of
-from trackdsl.store_format.report.material import Bounds, collect
+from trackdsl.store_format.report.material import collect
 from trackdsl.store_format.report.page import report_html
 
 #: Folders are listed to this depth, and up to this number of files for each run.
@@ -48,7 +48,7 @@ def report(run: Any, *, superseded: bool = False, tracking_uri: str | None = Non
     """
     with asked_for([run], tracking_uri) as (reader, (top,)):
         tree = tree_of(top, reader, superseded=superseded)
-        material = collect(tree, _LenientSource(reader), Bounds(parquet=True))
+        material = collect(tree, _LenientSource(reader))
         names = {one.id: one.name for one in reader.experiments(deleted=True)}
     material.experiment = names.get(top.experiment_id, "")
     material.version = __version__

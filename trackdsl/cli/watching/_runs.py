@@ -215,7 +215,7 @@ class WatchedRuns:
         self._attach(run)
         self._own(run, run.journal)
         for child in self._waiting.pop(run.id, {}).values():
-            if all(child is not above for above in above(run)):  # A damaged journal may contain a circle.
+            if all(child is not one for one in above(run)):  # A damaged journal may contain a circle.
                 del self.roots[child.id]
                 child.parent = run
                 run.children[child.id] = child
@@ -223,7 +223,7 @@ class WatchedRuns:
 
     def _attach(self, run: WatchedRun) -> None:
         parent = None if run.parent_id is None else self.get(run.parent_id)
-        if parent is None or any(run is above for above in above(parent)):
+        if parent is None or any(run is one for one in above(parent)):
             self.roots[run.id] = run
             if run.parent_id is not None:
                 self._waiting.setdefault(run.parent_id, {})[run.id] = run

@@ -14,6 +14,7 @@ from trackdsl._core.readable import moment
 from trackdsl._core.version import __version__
 from trackdsl.delivery.store._errors import Refused
 from trackdsl.delivery.store._sink import Sink, TreeRun
+from trackdsl.store_format.report.files import Reading
 from trackdsl.store_format.report.material import PATH, Bounds, collect
 from trackdsl.store_format.report.node import Node
 from trackdsl.store_format.tags import PARENT_TAG, SUPERSEDED_TAG
@@ -25,7 +26,7 @@ _FEWEST_CHILDREN = 2
 #: About how many points of each metric are read, and how many files of each run are listed.
 _MOST_POINTS, _MOST_FILES = 2000, 100
 #: Where each question is a request to a server, fewer are asked.
-_REMOTE = Bounds(curves=80, runs_with_files=30)
+_REMOTE = Bounds(curves=80, runs_with_files=30, reading=Reading(largest=5_000_000, everything=20_000_000))
 
 
 class Interrupted(Exception):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from trackdsl.store_format.changes.stored import PATH as CHANGES_PATH
 from trackdsl.store_format.changes.stored import SOURCE_PATH, Stored, decode, decode_texts
+from trackdsl.store_format.report.files import FileStore, ListedFile, Reading, choose_files
 from trackdsl.store_format.report.node import RunNode, walk
-from trackdsl.store_format.report.shown_files import ShownFile, kind_of, shown_file
+from trackdsl.store_format.report.shown_files import ShownFile
 from trackdsl.store_format.report.thinning import thinned
 
 #: The path of a report in a run's artifacts, and of what it shows if it is there.
@@ -20,8 +21,6 @@ SYSTEM = "system/"
 _MOST_SYSTEM = 6
 #: The points of one curve that are shown.
 _POINTS, _SYSTEM_POINTS = 120, 240
-#: In bytes: of one file that is shown, and of all.
-LARGEST_FILE, _ALL_FILES = 400_000, 700_000
 _MOST_LISTED = 200
 #: How many runs source comes from.
 _MOST_HOLDERS = 10
@@ -31,29 +30,11 @@ _NUMBERS = re.compile(r"\d+")
 Point = tuple[int, float, int]
 
 
-class RunFile(Protocol):
-    """A file of a run."""
-
-    @property
-    def path(self) -> str:
-        """Its path in the run."""
-
-    @property
-    def size(self) -> int | None:
-        """In bytes; None if the store does not say."""
-
-
-class Source(Protocol):
+class Source(FileStore, Protocol):
     """The store of a report: what it is asked for besides the tree."""
 
     def points(self, run_id: str, key: str) -> Sequence[Point]:
         """The points of a metric, all or an even choice of them."""
-
-    def files(self, run_id: str) -> Iterable[RunFile]:
-        """The files of a run, without those of its models."""
-
-    def content(self, run_id: str, path: str) -> bytes | None:
-        """The content of a file; None if it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +44,12 @@ class Bounds:
     Attributes:
         curves: how many metrics are asked for with their points.
         runs_with_files: how many runs are asked for their files.
-        parquet: whether tables in Parquet files are shown, for which pyarrow is imported.
+        reading: how much of files is read.
     """
 
     curves: int = 300
     runs_with_files: int = 200
-    parquet: bool = False
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True)
@@ -86,15 +67,6 @@ class Curve:
     key: str
     points: Sequence[Point]
     count: int
-
-
-@dataclass(frozen=True)
-class ListedFile:
-    """A file that a report only names."""
-
-    run: RunNode
-    path: str
-    size: int | None
 
 
 @dataclass
@@ -198,22 +170,8 @@ def _importance(key: str) -> tuple[int, str]:
 
 
 def _add_files(material: Material, runs: Sequence[RunNode], source: Source, bounds: Bounds) -> None:
-    room = _ALL_FILES
-    for run in runs[: bounds.runs_with_files]:
-        for found in source.files(run.run_id):
-            if found.path.startswith("trackdsl/"):
-                continue
-            shown = None
-            size = _ALL_FILES if found.size is None else found.size
-            if kind_of(found.path, parquet=bounds.parquet) and size <= min(LARGEST_FILE, room):
-                content = source.content(run.run_id, found.path)
-                if content is not None and len(content) <= min(LARGEST_FILE, room):
-                    shown = shown_file(run, found.path, content)
-            if shown is not None:
-                room -= shown.weight
-                material.files.append(shown)
-            else:
-                material.listed.append(ListedFile(run, found.path, found.size))
+    chosen = choose_files(runs[: bounds.runs_with_files], source, bounds.reading)
+    material.files, material.listed = chosen.shown, chosen.listed
     if len(runs) > bounds.runs_with_files:
         material.left_out.append(f"The files of {len(runs) - bounds.runs_with_files:,} more runs.")
     if len(material.listed) > _MOST_LISTED:

@@ -22,6 +22,7 @@ from trackdsl.store_format.report.curves import (
     charts_of,
     system_html,
 )
+from trackdsl.store_format.report.files import ListedFile
 from trackdsl.store_format.report.material import SYSTEM, Material
 from trackdsl.store_format.report.node import RunNode, walk
 from trackdsl.store_format.report.page_data import page_data
@@ -36,6 +37,8 @@ _MOST_OF_THE_REST = 1_800_000
 #: The smallest share of the files and curves that is shown; if there is room for less, none are shown.
 _SMALLEST_SHARE = 0.005
 _TOO_LARGE = "Some figures, tables and curves: the page would be too large."
+#: In bytes: about what a file adds to the page besides its content, shown or named.
+_WEIGHT_OF_A_FRAME = 1000
 _MOST_TILES, _MOST_STEPS = 8, 12
 #: How many names of a path are shown.
 _DEEPEST = 8
@@ -52,6 +55,9 @@ def report_html(material: Material) -> str:
     page = _page(material)
     if _size(page) <= LARGEST:
         return page
+    with_files = _page(_with_fitting_files(material))
+    if _size(with_files) <= LARGEST:
+        return with_files
     # First without files and curves, which get the room that is left.
     short = material
     rest = _size(_page(_with_share(short, 0.0)))
@@ -67,6 +73,20 @@ def report_html(material: Material) -> str:
             return page
         share *= min(0.9, max(0.1, 0.9 * (LARGEST - rest) / (size - rest)))
     return _page(_with_share(short, 0.0))
+
+
+def _with_fitting_files(material: Material) -> Material:
+    """The material with those of its files for which there is room beside everything else; the others are named."""
+    room = LARGEST - _size(_page(replace(material, files=[], left_out=[*material.left_out, _TOO_LARGE])))
+    shown, listed = [], list(material.listed)
+    for file in material.files:
+        weight = file.weight * 11 // 10 + _WEIGHT_OF_A_FRAME
+        if weight <= room:
+            room -= weight
+            shown.append(file)
+        else:
+            listed.append(ListedFile(file.run, file.path, file.size))
+    return replace(material, files=shown, listed=listed, left_out=[*material.left_out, _TOO_LARGE])
 
 
 def _with_share(material: Material, share: float) -> Material:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from trackdsl._core.escaping import markup, printable
 from trackdsl._core.readable import duration, number
 from trackdsl.store_format.call_tag import call_of
-from trackdsl.store_format.report.material import LARGEST_FILE, SYSTEM, ListedFile, Material
+from trackdsl.store_format.report.files import ListedFile
+from trackdsl.store_format.report.material import SYSTEM, Material
 from trackdsl.store_format.report.node import RunNode, walk
 from trackdsl.store_format.report.shown_files import ShownFile, kind_of
 from trackdsl.store_format.tags import BRANCH_TAG, COMMIT_TAG, REPOSITORY_TAG, SOURCE_NAME_TAG, TRACEBACK_TAG, USER_TAG
@@ -28,7 +29,7 @@ _LEFT_OUT = re.compile(
     re.DOTALL,
 )
 _NUMBERS = re.compile(r"\d+")
-_TOO_LARGE = f"Figures and tables above {LARGEST_FILE // 1000} kB, or for which there was no more room, are only named."
+_TOO_LARGE = "Figures and tables that are too large for this page, or cannot be read, are only named."
 _NO_SCRIPTS = (
     "They need scripts, and only the report's own may run here, or they are too large. Open them on MLflow's page of "
     "their run, under Artifacts, or save them with <code>mlflow artifacts download -r RUN -a FILE -d .</code>"
@@ -119,14 +120,14 @@ def files_html(material: Material, names: Mapping[str, str]) -> str:
     ordered = sorted(material.files, key=lambda file: (file.image is None, file.page is None))
     parts = [_shown_file(file, names) for file in ordered]
     shown = f'<div class="files">{"".join(parts)}</div>' if parts else ""
-    pages = [one for one in material.listed if kind_of(one.path, parquet=False) == "page"]
+    pages = [one for one in material.listed if kind_of(one.path) == "page"]
     others = [one for one in material.listed if one not in pages]
     if pages:
         shown += f"<h3>Interactive figures and pages</h3><p>{_NO_SCRIPTS}</p>{_listed(pages, names)}"
     if not others:
         return shown
     count = f"{len(others):,} files that are" if len(others) > 1 else "1 file that is"
-    large = any(kind_of(one.path, parquet=False) for one in others)
+    large = any(kind_of(one.path) for one in others)
     why = f'<p class="quiet">{_TOO_LARGE}</p>' if large else ""
     return shown + folded(f"{count} not shown here", why + _listed(others, names))
 
@@ -142,6 +143,9 @@ def _shown_file(file: ShownFile, names: Mapping[str, str]) -> str:
         f'<span class="quiet">{markup(names.get(file.run.run_id, file.run.name))}</span></figcaption>'
     )
     if file.image is not None:
+        if file.scaled is not None:
+            width, height = file.scaled
+            caption += f'<p class="quiet">smaller than the file, which has {width:,} &times; {height:,} pixels</p>'
         return f'<figure class="file">{caption}<img src="{markup(file.image)}" alt="{markup(cut(file.path))}"></figure>'
     if file.page is not None:
         # Without any permission: no scripts, forms, or windows. The policy of the report applies inside too.

@@ -1,31 +1,19 @@
-"""The files of runs whose content a report shows: figures and tables."""
+"""The files of runs whose content a report shows: figures, pages and tables."""
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
 from trackdsl.store_format.report.node import RunNode
+from trackdsl.store_format.report.pictures import SUFFIXES, address_of, scaled
+from trackdsl.store_format.report.tables import COLUMNS, READERS, ROWS, read_table
 
-#: The rows and columns of a table, and the characters of a cell, that are shown.
-_ROWS, _COLUMNS, _LONGEST_CELL = 10, 12, 120
-#: Images by the first bytes of their content; an SVG has no such bytes, and is inert as an image.
-_IMAGES = {
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"GIF8": "image/gif",
-    b"RIFF": "image/webp",
-}
-_FIGURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
-_TABLES = (".csv", ".tsv", ".json")
+#: The characters of a cell that are shown.
+_LONGEST_CELL = 120
 _PAGES = (".html", ".htm")
 #: A number in a text file with more digits than help.
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{7,}(e[-+]?\d+)?", re.IGNORECASE)
@@ -40,20 +28,24 @@ class ShownFile:
     Attributes:
         run: the run.
         path: its path there.
+        size: in bytes.
         image: its content as the address of an image; None if it is none.
         page: its content as HTML that needs no scripts; None if it is none.
         columns: the names of a table's columns.
         rows: its first rows, as text.
         more: how many rows and columns are not shown.
+        scaled: the width and height of a picture that is shown smaller; None for all other files.
     """
 
     run: RunNode
     path: str
+    size: int
     image: str | None = None
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     more: tuple[int, int] = (0, 0)
     page: str | None = None
+    scaled: tuple[int, int] | None = None
 
     @property
     def weight(self) -> int:
@@ -64,90 +56,44 @@ class ShownFile:
         return sum(len(cell) + 9 for row in [self.columns, *self.rows] for cell in row)
 
 
-def kind_of(path: str, *, parquet: bool) -> str:
+def kind_of(path: str) -> str:
     """`figure`, `page` or `table`; empty for any other file."""
     suffix = PurePosixPath(path).suffix.lower()
-    if suffix in _FIGURES:
+    if suffix in SUFFIXES:
         return "figure"
     if suffix in _PAGES:
         return "page"
-    return "table" if suffix in _TABLES or (parquet and suffix == ".parquet") else ""
+    return "table" if suffix in READERS else ""
 
 
 def shown_file(run: RunNode, path: str, content: bytes) -> ShownFile | None:
     """A file as it is shown; None if its content is not what its name says, or needs scripts."""
     suffix = PurePosixPath(path).suffix.lower()
-    if suffix in _FIGURES:
-        image = _image(content, suffix)
-        return None if image is None else ShownFile(run, path, image)
+    if suffix in SUFFIXES:
+        image = address_of(content, suffix)
+        return None if image is None else ShownFile(run, path, len(content), image)
     if suffix in _PAGES:
         page = content.decode("utf-8", "replace")
-        return None if _SCRIPT.search(page) else ShownFile(run, path, page=page)
+        return None if _SCRIPT.search(page) else ShownFile(run, path, len(content), page=page)
     try:
-        columns, rows = _TABLE_READERS[suffix](content)
-    # Parquet readers raise errors of their own for damaged files.
+        found = read_table(suffix, content)
+    # Readers raise errors of their own for damaged files.
     except Exception:
         return None
-    if not columns or not rows:
+    if not found.columns or not found.rows:
         return None
-    shown = [[_cell(cell) for cell in row[:_COLUMNS]] for row in rows[:_ROWS]]
-    more = max(0, len(rows) - _ROWS), max(0, len(columns) - _COLUMNS)
-    return ShownFile(run, path, None, [_cell(name) for name in columns[:_COLUMNS]], shown, more)
+    rows = [[_cell(cell) for cell in row[:COLUMNS]] for row in found.rows[:ROWS]]
+    columns = [_cell(name) for name in found.columns[:COLUMNS]]
+    more = max(0, found.count - ROWS), max(0, len(found.columns) - COLUMNS)
+    return ShownFile(run, path, len(content), None, columns, rows, more)
 
 
-def _image(content: bytes, suffix: str) -> str | None:
-    if suffix == ".svg":
-        kind: str | None = "image/svg+xml" if b"<svg" in content[:2000] else None
-    else:
-        kind = next((name for start, name in _IMAGES.items() if content.startswith(start)), None)
-    return None if kind is None else f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-_Table = tuple[list[Any], list[list[Any]]]
-
-
-def _csv(content: bytes, delimiter: str = ",") -> _Table:
-    lines = csv.reader(io.StringIO(content.decode("utf-8-sig")), delimiter=delimiter)
-    columns = next(lines, [])
-    return columns, [row for row in lines if row]
-
-
-def _tsv(content: bytes) -> _Table:
-    return _csv(content, "\t")
-
-
-def _json(content: bytes) -> _Table:
-    """A table of `log_table`, or a list of objects."""
-    found = json.loads(content)
-    if isinstance(found, dict) and isinstance(found.get("columns"), list) and isinstance(found.get("data"), list):
-        return found["columns"], [row for row in found["data"] if isinstance(row, list)]
-    if isinstance(found, list) and found and all(isinstance(row, dict) for row in found[:_ROWS]):
-        columns = list(dict.fromkeys(key for row in found[:_ROWS] for key in row))
-        return columns, [[row.get(key, "") for key in columns] for row in found if isinstance(row, dict)]
-    if isinstance(found, dict) and sum(isinstance(row, dict) for row in found.values()) > 1:
-        # For example a classification report: an object for each class, and a few single numbers.
-        inside = [row for row in islice(found.values(), _ROWS) if isinstance(row, dict)]
-        columns = list(dict.fromkeys(key for row in inside for key in row))
-        return ["", *columns], [[name, *_values(row, columns)] for name, row in found.items()]
-    return [], []
-
-
-def _values(row: Any, columns: Sequence[str]) -> list[Any]:
-    return [row.get(key, "") for key in columns] if isinstance(row, dict) else [row]
-
-
-def _parquet(content: bytes) -> _Table:
-    import pyarrow.parquet
-
-    file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
-    columns = file.schema_arrow.names
-    first: list[Mapping[str, Any]] = next(iter(file.iter_batches(_ROWS))).to_pylist() if file.metadata.num_rows else []
-    rows = [[row[name] for name in columns] for row in first]
-    # The rest is counted, and not read.
-    return columns, rows + [[]] * (file.metadata.num_rows - len(rows))
-
-
-_TABLE_READERS = {".csv": _csv, ".tsv": _tsv, ".json": _json, ".parquet": _parquet}
+def scaled_file(run: RunNode, path: str, content: bytes, largest: int) -> ShownFile | None:
+    """A picture that is scaled down to a number of bytes; None if it cannot be."""
+    found = scaled(content, largest)
+    if found is None:
+        return None
+    return ShownFile(run, path, len(content), found.address, scaled=(found.width, found.height))
 
 
 def _cell(value: Any) -> str:
