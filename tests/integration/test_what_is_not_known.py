@@ -101,6 +101,19 @@ def test_a_function_that_was_edited_itself(sqlite_store: str, tmp_path: Path, mo
     assert sentence.endswith("the source that ran is unknown: edited_itself.py")
 
 
+def test_a_secret_in_the_source_that_was_edited(sqlite_store: str, helper: Path) -> None:
+    """Source is compared masked: a run that uses a secret does not say that nothing changed, and says why, once."""
+    for secret in ("sk-abcdefghijklmnop1234567890abcdef", "sk-0123456789abcdefghijklmnopqrstuv"):
+        helper.write_text(f"API_KEY = '{secret}'\ndef help():\n    return API_KEY\n")
+        os.utime(helper, (len(secret), 2))
+        importlib.import_module("helper_of_two")
+        run = delivered(sqlite_store, pipeline)
+    assert run.data.tags[CHANGED] == "nothing, as far as is known"
+    assert trackdsl.changes(run.info.run_id).unknown == (
+        "secrets are masked, so it is not known whether they changed: helper_of_two.API_KEY",
+    )
+
+
 def test_a_run_before_that_keeps_nothing(sqlite_store: str, helper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `changes` off, its source and packages are not known; the next run says so."""
     monkeypatch.setenv("TRACKDSL_CHANGES", "0")

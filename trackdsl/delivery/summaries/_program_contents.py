@@ -162,7 +162,7 @@ class ProgramReader:
             contents.patch = journal.git.patch()
         if contents.patch is None:
             contents.unknown.append("the uncommitted changes at the program's start are unknown")
-        edited: set[str] = set()
+        edited, masked = set[str](), dict[str, None]()
         for site in sites:
             used = self.read_site(origin, site)
             if used is not None:
@@ -170,6 +170,7 @@ class ProgramReader:
                 contents.code[key] = used.definitions
                 contents.partial += [key] if used.edited else []
                 edited |= used.edited
+                masked |= dict.fromkeys(sorted(used.masked))
             elif site == PROGRAM:
                 contents.unknown.append("the source of the program itself is not known")
             elif os.path.isabs(site[1]) and _edited_after(site[1], origin.time):
@@ -177,6 +178,9 @@ class ProgramReader:
         if edited:
             names = ", ".join(sorted(os.path.basename(path) for path in edited)[:5])
             contents.unknown.append(f"edited after the program began, so the source that ran is unknown: {names}")
+        if masked:
+            names = ", ".join([*masked][:5])
+            contents.unknown.append(f"secrets are masked, so it is not known whether they changed: {names}")
         return contents
 
     def close(self) -> None:

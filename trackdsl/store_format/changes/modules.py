@@ -85,6 +85,21 @@ class Module:
         return found
 
     @cached_property
+    def registered(self) -> dict[str, list[tuple[str, Function]]]:
+        """The functions that its top level registers with another one, as with `singledispatch`, by the name of that.
+
+        Each has a name of its own, because most of them are called `_`.
+        """
+        found: dict[str, list[tuple[str, Function]]] = {}
+        for node in _statements(self.tree.body):
+            if not isinstance(node, Function):
+                continue
+            for name, decorators in _registers(node).items():
+                typed = "" if any("(" in text for text in decorators) else f"({ast.unparse(node.args)})"
+                found.setdefault(name, []).append((f"{'.'.join([name, *decorators])}{typed}", node))
+        return found
+
+    @cached_property
     def imports(self) -> dict[str, Imported]:
         """The imports at its top level, by the names that they bind."""
         return self.imported_by(*_statements(self.tree.body))
@@ -190,6 +205,17 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from _statements(getattr(node, inside, []))
             for handler in getattr(node, "handlers", []):
                 yield from _statements(handler.body)
+
+
+def _registers(node: Function) -> dict[str, list[str]]:
+    """The decorators `@name.register` and `@name.register(…)` of a function without the name, by the name."""
+    found: dict[str, list[str]] = {}
+    for decorator in node.decorator_list:
+        called = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if isinstance(called, ast.Attribute) and called.attr == "register" and isinstance(called.value, ast.Name):
+            name = called.value.id
+            found.setdefault(name, []).append(ast.unparse(decorator).removeprefix(f"{name}."))
+    return found
 
 
 def _edited(path: str) -> int:

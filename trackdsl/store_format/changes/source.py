@@ -51,10 +51,19 @@ class Used:
     Attributes:
         definitions: by their names; the function itself is the first.
         edited: files whose definitions are left out, because they were edited after the program began.
+        masked: the names of those that have secrets, whose digests are those of the masked text.
     """
 
     definitions: dict[str, Definition] = field(default_factory=dict)
     edited: set[str] = field(default_factory=set)
+    masked: set[str] = field(default_factory=set)
+
+    def add(self, name: str, source: str) -> None:
+        """Add a definition of which no hash was recorded. Its hash is made without secrets, which one could guess."""
+        text = _masked(source)
+        self.definitions.setdefault(name, Definition(name, digest_of(text), text))
+        if text != source[:_LONGEST_TEXT]:
+            self.masked.add(name)
 
 
 @dataclass(frozen=True)
@@ -112,8 +121,8 @@ def used_by_program(name: str, file: str, digest: str, modules: Modules, began: 
     if not digest and module.edited > began:
         return Used({}, {module.path})
     nodes = [node for node in module.tree.body if not isinstance(node, _NO_STATEMENTS)]
-    text = _masked("".join(map(module.text, nodes)))
-    used = Used({name: Definition(name, digest_of(text), text)})
+    used = Used()
+    used.add(name, "".join(map(module.text, nodes)))
     _follow(used, [_Definition(module, "", node) for node in nodes], _MAIN, modules, began)
     return used
 
@@ -132,9 +141,8 @@ def _follow(used: Used, begin: list[_Definition], own: str, modules: Modules, be
             if definition.module.edited > began:
                 used.edited.add(definition.module.path)
                 continue
-            text = _masked(definition.module.text(definition.node))
             name = f"{own if definition.module is module else definition.module.name}.{definition.name}"
-            used.definitions.setdefault(name, Definition(name, digest_of(text), text))
+            used.add(name, definition.module.text(definition.node))
 
 
 def _file_digest(path: str) -> str:
@@ -157,7 +165,9 @@ def _masked(text: str) -> str:
 
 
 def _needed_by(definition: _Definition, modules: Modules) -> Iterator[_Definition]:
-    """The definitions of the project that a definition names."""
+    """The definitions of the project that a definition names, and those that are registered with it."""
+    for name, node in definition.module.registered.get(definition.name, ()):
+        yield _Definition(definition.module, name, node)
     imported = {**definition.module.imports, **definition.module.imported_by(*ast.walk(definition.node))}
     for names in dict.fromkeys(_dotted_names(definition.node)):
         found = _beside(definition, names) or _resolved(definition.module, names, imported, modules)
@@ -169,11 +179,21 @@ def _dotted_names(node: ast.AST) -> Iterator[tuple[str, ...]]:
     """The names that a definition reads, such as `("features", "scale")`."""
     for one in ast.walk(node):
         names: list[str] = []
+        if isinstance(one, ast.Call) and (name := _got_attribute(one)) is not None:
+            names, one = [name], one.args[0]
         while isinstance(one, ast.Attribute):
             names.insert(0, one.attr)
             one = one.value
         if isinstance(one, ast.Name):
             yield (one.id, *names)
+
+
+def _got_attribute(call: ast.Call) -> str | None:
+    """The name that `getattr` is called with; None for other calls."""
+    if not isinstance(call.func, ast.Name) or call.func.id != "getattr" or len(call.args) < 2:
+        return None
+    name = call.args[1].value if isinstance(call.args[1], ast.Constant) else None
+    return name if isinstance(name, str) else None
 
 
 def _beside(definition: _Definition, names: tuple[str, ...]) -> _Definition | None:

@@ -82,7 +82,8 @@ class Stored(msgspec.Struct, frozen=True):
     @property
     def not_known(self) -> tuple[str, ...]:
         """Sentences about what the comparison could not know, of either run."""
-        before = (f"of the run before: {sentence}" for sentence in self.unknown_before)
+        others = (sentence for sentence in self.unknown_before if sentence not in self.unknown)
+        before = (f"of the run before: {sentence}" for sentence in others)
         return tuple(dict.fromkeys([*self.unknown, *before]))
 
     def program(self, texts: Mapping[str, str]) -> Program:
