@@ -152,6 +152,13 @@ def test_compare(ask: Any) -> None:
     assert sorted(value for value in values if value is not None) == [0.5, 0.9]
 
 
+def test_compare_with_one_run(ask: Any) -> None:
+    """The command line is wrong, so the exit code is 2, and the usage is shown."""
+    said = ask("compare", "pipeline-0", code=2).stderr
+    assert "Usage:" in said
+    assert "compare takes two runs or more: `trackdsl compare RUN RUN`" in said
+
+
 def test_compare_with_stages(ask: Any, tmp_path: Path) -> None:
     """The stages of both trees are compared too, with deltas; `--html` writes a page that is inert."""
     found = as_json(ask("compare", "pipeline-0", "pipeline-1", "--json"))

@@ -157,7 +157,8 @@ def compare(
     the program is shown too, of the first eight runs: source with diffs, packages, what is not committed, datasets.
     RUN is the same as for `show`.
 
-    The exit code is 0 whether the runs differ or not, and 1 if there is no such run or the file cannot be written.
+    The exit code is 0 whether the runs differ or not, 1 if there is no such run or the file cannot be written, and 2 if
+    the command line is wrong.
 
     \b
     Examples:
@@ -166,7 +167,7 @@ def compare(
       trackdsl compare 3f2a9c1b 77fe0d12 --json | jq '.stages[].durations'
     """
     if len(runs) < 2:
-        raise click.ClickException("compare takes two runs or more: `trackdsl compare RUN RUN`.")
+        raise click.UsageError("compare takes two runs or more: `trackdsl compare RUN RUN`.")
     from trackdsl.cli import _comparison
 
     _comparison.show_comparison(runs, tracking_uri, html, everything=everything, as_json=as_json)
