@@ -116,6 +116,14 @@ _NEEDED = {
         ["import matplotlib.pyplot as plt\nplt.switch_backend('agg')\nplt.close('all')", "plt.figure()",
          "plt.plot([1])"], "len(plt.gca().lines)",
     ),
+    "a figure that has a name": (
+        ["import matplotlib.pyplot as plt\nplt.switch_backend('agg')\nplt.close('all')", "fig = plt.figure()",
+         "plt.plot([1])"], "len(fig.axes)",
+    ),
+    "how figures look": (
+        ["import matplotlib as mpl\nimport matplotlib.pyplot as plt\nmpl.rcdefaults()", "plt.rc('font', size=17)"],
+        "mpl.rcParams['font.size']",
+    ),
 }  # fmt: skip
 
 

@@ -26,6 +26,8 @@ ANY_NAME = "*"
 EVERYTHING = "<everything>"
 #: Figures are drawn that matplotlib has as the current ones, or read from there.
 FIGURES = "<figures>"
+#: Functions that set how all figures look.
+_LOOKS = frozenset({"rc", "rcdefaults", "set_theme", "set_style", "set_palette", "set_context", "set_cmap", "use"})
 READING_FIGURES = frozenset({"gcf", "gca", "savefig", "get_fignums"})
 #: Begins the effects by which a module of the user may keep something, one for each module.
 MODULE = "<module "
@@ -175,6 +177,8 @@ def effects_of(call: ast.Call) -> Iterator[str]:
     name = called_name(call)
     if "seed" in name.lower():
         yield f"{SEED}{ast.unparse(call.func)}>"
+    if name in _LOOKS:
+        yield PROCESS
     if name in _WRITING or _closes(call) or _opens_to_write(call):
         yield FILES
         if any(isinstance(one, ast.Constant) and str(one.value).endswith(".py") for one in ast.walk(call)):

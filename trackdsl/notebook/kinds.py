@@ -205,6 +205,11 @@ def keeps_values(module: str) -> bool:
 _CONSTANTS = (tuple, re.Pattern, types.ModuleType, logging.Logger)
 
 
+def is_drawing(value: Any) -> bool:
+    """Whether an object is a figure of matplotlib, or part of one."""
+    return str(type(value).__module__).startswith("matplotlib.")
+
+
 def figures_stay() -> bool:
     """Whether matplotlib has the figures of earlier cells; its backend for notebooks closes them after each cell."""
     found = sys.modules.get("matplotlib")

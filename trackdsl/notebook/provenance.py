@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from trackdsl.notebook import kinds
-from trackdsl.notebook.effects import ANY_NAME, EVERYTHING, MODULE, PROCESS, SEED
+from trackdsl.notebook.effects import ANY_NAME, EVERYTHING, FIGURES, MODULE, PROCESS, SEED
 from trackdsl.notebook.executions import Execution
 from trackdsl.notebook.names import Names, is_long, names_in
 from trackdsl.notebook.results import results_in
@@ -110,6 +110,8 @@ class Provenance:
         every = [*needed, PROCESS, *self._random(names)]
         modules = {**{name: self._state.modules.get(name) for name in needed}, **names.modules}
         every += [f"{MODULE}{one}>" for one in modules.values()]
+        if FIGURES in touched and any(kinds.is_drawing(self._state.value_of(name, None)) for name in needed):
+            every.append(FIGURES)
         every += [ANY_NAME for name in needed if name not in touched][:1]
         after = dict.fromkeys(one for name in every for one in touched.get(name, ()))
         if EVERYTHING in needed:
