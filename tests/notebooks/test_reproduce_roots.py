@@ -108,6 +108,16 @@ def test_the_notebook_of_a_session(kernel: Kernel) -> None:
     assert artifacts["reproduce.py"].count("start_logging('one'") == 1
 
 
+def test_an_experiment_within_a_session(kernel: Kernel) -> None:
+    """A program says that it has no run for `%experiment` within a session, and so does the root run."""
+    for code in (_BEGIN, "%experiment churn lr=3", f"{_LAST}2", "%experiment --end", "stop_logging()"):
+        kernel.ok(code)
+    root = kernel.one("one")
+    assert "# Differs from the notebook: the cell [" in root.artifacts["reproduce.py"]
+    assert "'%experiment churn lr=3' opened a run below this one" in root.artifacts["reproduce.py"]
+    assert "opened a run below this one" in root.tags["trackdsl.omitted.reproduce.py"]
+
+
 def test_a_failed_cell_has_no_program(kernel: Kernel) -> None:
     """`%%experiment` of a cell that failed keeps the notebook alone."""
     kernel.run("%%experiment churn\n1 / 0")

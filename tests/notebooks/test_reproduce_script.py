@@ -92,6 +92,33 @@ _NOTEBOOKS = {
         ["%%stage s --metrics m,no1 --params p,no2 --artifacts t,no3\nm = p = 8\nt = {'a': 1}"], 8,
     ),
     "a literal that is changed later": (["%%stage s --metrics m\nm = 0\nfor i in range(4):\n    m += i"], 6),
+    "a method that a library adds": (
+        ["import pandas as pd\nfrom tqdm import tqdm", "tqdm.pandas()",
+         "%%stage s --metrics m\nm = int(pd.Series([3]).progress_apply(abs).sum())"], 3,
+    ),
+    "programs that cells run": (
+        ["%%writefile ran.py\nvalue = 4\ndef twice(x): return 2 * x", "%run ran.py",
+         "%%stage s --metrics m\nm = value + twice(3)"], 10,
+    ),
+    "names and objects of exec": (
+        ["k = 1\na = [1]", "exec('k = 2\\na.append(k)')", "text = 'k += 1'", "exec(text)",
+         "%%stage s --metrics m\nm = k + sum(a) + eval('k')"], 9,
+    ),
+    "variables of IPython": (
+        ["get_ipython().push({'p': 3})\nget_ipython().user_ns['q'] = 4", "t = %time p + q",
+         "%%stage s --metrics m\nm = p * q + t"], 19,
+    ),
+    "names of built-in functions": (
+        ["max = 5", "def sum(x): return 70", "%%stage s --metrics m\nm = max + sum([1])"], 75,
+    ),
+    "classes that register": (
+        ["class A:\n    found = []\n    def __init_subclass__(cls): A.found.append(cls)", "class B(A): v = 1",
+         "class C(A): v = 20", "%%stage s --metrics m\nm = sum(one.v for one in A.found)"], 21,
+    ),
+    "methods without a call": (
+        ["class A:\n    n = 0\n    def __getitem__(self, k):\n        A.n += 1\n        return k", "a = A()",
+         "b = a[3]", "with_b = [a[1], a[2]]", "%%stage s --metrics m\nm = A.n + b"], 6,
+    ),
     "earlier executions": (
         ["x = []", *["%%stage s --metrics m\nx.append(1)\nm = len(x)"] * 2], 2,
     ),

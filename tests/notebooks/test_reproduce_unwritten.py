@@ -133,6 +133,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"of_a_user_{tmp_path.name.replace('-', '_')}"
     text = "_kept = []\ndef add(one):\n    _kept.append(one)\n    return len(_kept)\ndef total(): return sum(_kept)\n"
     (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    constants = "SIZES = {'a': 1}\ndef size(name): return SIZES[name]\n"
+    (tmp_path / f"{name}_constants.py").write_text(constants, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     return name
 
@@ -173,16 +175,19 @@ _NOT_NEEDED = {
     ),
     "a generator that is consumed": (["k = 2\nt = sum(one * k for one in [1, 2])", "k = unused = 5"], "t"),
     "a module of constants": (["import json", "unused = json.loads('1')"], "json.loads('2')"),
+    "a module of the user that keeps nothing": (
+        ["from {module}_constants import size", "unused = size('a')"], "size('a')"
+    ),
     "a list of numbers": (["a = [1, 2]\nb = a + [3]", "unused = b.append(4)"], "sum(a)"),
     "a built-in function": (["unused = len('abc')", "unused = sum([1])"], "len('a')"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", _NOT_NEEDED)
-def test_what_is_not_needed(name: str) -> None:
+def test_what_is_not_needed(name: str, module: str) -> None:
     """Cells that read an object, or change another one, are left out."""
     cells, expression = _NOT_NEEDED[name]
-    notebook = Notebook(*cells, f"%%stage last\nm = {expression}")
+    notebook = Notebook(*cells_for(cells, module), f"%%stage last\nm = {expression}")
     needed = [step.code for step in notebook.needed()]
     assert not [code for code in needed if "unused" in code], needed
     assert notebook.reproduced()["m"] == notebook.namespace["m"]

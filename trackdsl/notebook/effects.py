@@ -26,8 +26,10 @@ ANY_NAME = "*"
 EVERYTHING = "<everything>"
 #: Figures are drawn that matplotlib has as the current ones, or read from there.
 FIGURES = "<figures>"
-#: Functions that set how all figures look.
-_LOOKS = frozenset({"rc", "rcdefaults", "set_theme", "set_style", "set_palette", "set_context", "set_cmap", "use"})
+#: Functions of modules that show things, which set how all look, or add a method to another library: `tqdm.pandas()`.
+_LOOKS = frozenset({
+    "rc", "rcdefaults", "set_theme", "set_style", "set_palette", "set_context", "set_cmap", "use", "pandas",
+})  # fmt: skip
 READING_FIGURES = frozenset({"gcf", "gca", "savefig", "get_fignums"})
 #: Begins the effects by which a module of the user may keep something, one for each module.
 MODULE = "<module "

@@ -18,7 +18,7 @@ from trackdsl.notebook.executions import Execution
 from trackdsl.notebook.masked import masked_program
 from trackdsl.notebook.names import is_long
 from trackdsl.notebook.outputs import outputs_of
-from trackdsl.notebook.program import opens, script
+from trackdsl.notebook.program import nests, opens, script
 from trackdsl.notebook.provenance import Provenance
 from trackdsl.notebook.roots import BY_CALL, BY_CELL, BY_MAGIC, Opened
 from trackdsl.notebook.steps import Step
@@ -56,7 +56,7 @@ def export(
     steps = [*provenance.steps_of(counting), *(step for step in provenance.steps if _records(step, opened))]
     if not steps:
         return
-    around = [step for step in provenance.steps if opens(step, opened) or _ends(step, opened)]
+    around = [one for one in provenance.steps if opens(one, opened) or _ends(one, opened) or nests(one, opened)]
     with guarded("session.ipynb", root):
         loads = [step for step in provenance.steps if step.translated.startswith(_LOADS)]
         needed = provenance.slice_of([*steps, *around, *loads[-1:]])

@@ -192,13 +192,21 @@ def keeps_values(module: str) -> bool:
     path = getattr(found, "__file__", None)
     if found is None or path is None or "site-packages" in path or path.startswith((sys.prefix, sys.base_prefix)):
         return False
-    for name, value in list(vars(found).items()):
-        if isinstance(value, types.FunctionType) and value.__module__ == module:
-            if any(one.opname in ("STORE_GLOBAL", "DELETE_GLOBAL") for one in dis.get_instructions(value)):
-                return True
-        elif not name.startswith("__") and not (is_fixed(value) or callable(value) or isinstance(value, _CONSTANTS)):
-            return True
-    return False
+    values = dict(vars(found))
+    classes = [one for one in values.values() if isinstance(one, type) and one.__module__ == module]
+    members = [*values.values(), *(_getter_or_self(one) for each in classes for one in vars(each).values())]
+    functions = [one for one in members if isinstance(one, types.FunctionType) and one.__module__ == module]
+    objects = {
+        name for name, one in values.items() if not (is_fixed(one) or callable(one) or isinstance(one, _CONSTANTS))
+    }
+    return any(_keeps_in(one, objects) for one in functions)
+
+
+def _keeps_in(function: types.FunctionType, objects: set[str]) -> bool:
+    """Whether a function writes global variables, or changes one of these objects, as far as its code shows."""
+    names = set(function.__code__.co_names)
+    stores = [one.opname for one in dis.get_instructions(function) if one.opname.startswith(_STORING)]
+    return "STORE_GLOBAL" in stores or bool(names & objects and (stores or names & _CHANGING))
 
 
 #: What a module has as constants, in general.

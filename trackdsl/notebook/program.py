@@ -37,6 +37,7 @@ def {tracked}(function, **options):
 
 
 """
+_EXPERIMENT = "run_line_magic('experiment'"
 #: What a program calls to record nothing in a block.
 _UNTRACKED = "_untracked"
 #: What a program defines for code that reads it, as IPython does or instead of it.
@@ -132,7 +133,7 @@ class _Program:
         """
         found = []
         for step in steps:
-            if why := _why_omitted(step):
+            if why := _why_omitted(step, self._opened):
                 self.omitted.append(f"{_label(step)} {why}")
             if is_long(step.code):
                 continue
@@ -168,7 +169,13 @@ def opens(step: Step, opened: Opened) -> bool:
     """Whether a cell has opened the root, by `%experiment` or `start_logging`."""
     if step.execution is not None or not step.position == opened.since > 0:
         return False
-    return opened.by == BY_CALL or "run_line_magic('experiment'" in step.translated
+    return opened.by == BY_CALL or _EXPERIMENT in step.translated
+
+
+def nests(step: Step, opened: Opened) -> bool:
+    """Whether a cell has opened a run by `%experiment` within a session."""
+    later = opened.by == BY_CALL and step.position > opened.since
+    return later and _EXPERIMENT in step.translated and "--end" not in step.translated
 
 
 def _body(parts: list[str]) -> str:
@@ -189,12 +196,14 @@ def _plain_block(step: Step, code: str, result: str) -> str:
     return suppressed(code.strip("\n"), FAILED if failed else FINISHED, exited=exited)
 
 
-def _why_omitted(step: Step) -> str:
+def _why_omitted(step: Step, opened: Opened) -> str:
     """In what a step of the program differs from the execution; empty if in nothing that is known."""
     if is_long(step.code):
         return "is left out: it is too long to be read"
     if step.execution is not None and step.execution.status == KILLED:
         return "was interrupted, and runs to its end here"
+    if nests(step, opened):
+        return "opened a run below this one, which is left out: the runs in it are below this one here"
     return ""
 
 

@@ -6,7 +6,7 @@ begins, so cells without one cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from trackdsl.notebook import kinds
@@ -21,6 +21,7 @@ from trackdsl.notebook.translation import without_ipython
 
 #: An effect: a random number is drawn after a seed.
 DRAWN = "<drawn>"
+_RESET = "run_line_magic('reset', '-f"
 
 
 class Provenance:
@@ -68,6 +69,8 @@ class Provenance:
         for _, _, names in reversed(found[1:]):
             unknown.append(unknown[-1] | names.written)
         for at, python, names in found:
+            if _RESET in executed[at]:
+                self._state.forget_variables()
             step = self.begin(python, names, count=at + left_out)
             step.position, step.translated = at, executed[at]
             step.failed = step.count in raised
@@ -115,7 +118,7 @@ class Provenance:
         every += [ANY_NAME for name in needed if name not in touched][:1]
         after = dict.fromkeys(one for name in every for one in touched.get(name, ()))
         if EVERYTHING in needed:
-            after = dict.fromkeys(self.steps)
+            after = dict.fromkeys(self._since_reset())
         step = Step(code, names, execution, origins, count=count)
         step.results = self._results(step)
         used = {one for counts in step.results.values() for one in counts}
@@ -124,6 +127,13 @@ class Provenance:
         step.plain = {name: plain for name, by in written.items() if (plain := tuple(filter(_is_plain, by)))}
         self.steps.append(step)
         return step
+
+    def _since_reset(self) -> Iterator[Step]:
+        """All steps since the last `%reset`, which has deleted all variables."""
+        for step in reversed(self.steps):
+            yield step
+            if _RESET in step.translated:
+                return
 
     def end(self, step: Step, written: Iterable[str] | None = None, unknown: Collection[str] | None = None) -> None:
         """Note what a step has written.

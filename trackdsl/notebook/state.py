@@ -69,6 +69,11 @@ class State:
     modules: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
 
+    def forget_variables(self) -> None:
+        """All variables have been deleted. What was set in the process, and files, stay."""
+        self.writers, self.objects, self.modules, self.parts = {}, Objects(), {}, {}
+        self.touched = {effect: steps for effect, steps in self.touched.items() if effect.startswith("<")}
+
     def imported(self, names: Names, wrote: Iterable[str]) -> None:
         """Note which names of a step are modules, or parts of them, from now on."""
         for name in wrote:
@@ -127,7 +132,7 @@ class State:
         """The effects of calling functions of modules: these draw figures, or keep something."""
         modules = {self.modules[name] for name in called if name in self.modules}
         figures = {FIGURES} if "matplotlib" in modules and kinds.figures_stay() else set()
-        return figures | {f"{MODULE}{one}>" for one in modules if kinds.keeps_values(one)}
+        return figures | {f"{MODULE}{one}>" for one in modules - SHOWING if kinds.keeps_values(one)}
 
     def _ran(self, names: Names, unknown: Collection[str] | None) -> set[str]:
         """The names whose objects execute code of the notebook although no call is written: `a[0]`, `with a`."""
