@@ -76,7 +76,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/files/_artifacts.py", "if any(waiting.run_id == run.run_id and _overlap(waiting.path, _key(event)) for waiting in self._waiting):", "if False:", f"{OUTAGES}::test_an_older_artifact_never_replaces_a_newer"),
     ("delivery/files/_artifacts.py", "            bisect.insort(self._waiting, waiting, key=recorded_order)\n", "            pass\n", FLUSH),
     ("delivery/files/_tables.py", "            sink.commit()  # Nothing but the log remembers the rows.\n", "", OURS.format("Crash-before").replace("-some", "-every")),
-    ("delivery/state/_run_map.py", "self._write([WITHOUT_PARENT.change(id_, parent)])", "self._note(WITHOUT_PARENT, id_)", "tests/integration/test_late_parents.py::test_delivery_is_killed_before_it_has_asked_again"),
+    ("delivery/state/_run_map.py", "self._write([WITHOUT_PARENT.change(id_, parent)])", "self._write_entry(WITHOUT_PARENT, id_)", "tests/integration/test_late_parents.py::test_delivery_is_killed_before_it_has_asked_again"),
     ("delivery/state/_ledger.py", "if size > self._end:", "if False:", f"{LEDGER}::test_a_short_commit_after_a_long_torn_one"),
     ("delivery/state/_ledger.py", "            self._append(frame(before.changes), True)\n", "            pass\n", SPOOLS),
     ("delivery/state/_ledger.py", "                os.fsync(descriptor)\n", "                pass\n", f"{LEDGER}::test_what_is_brought_to_the_disk"),
@@ -281,8 +281,8 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/files/_uploads.py", "                self._give_up(run_id, event.path, upload)\n", "", f"{REFUSED}::test_a_file_for_which_there_is_no_thread_is_sent_later"),
     ("journal/_snapshots.py", "os.walk(folder, onerror=fail)", "os.walk(folder)", f"{REFUSED}::test_a_folder_that_cannot_be_listed_waits"),
     ("delivery/database/_artifacts.py", "            raise unavailable\n", "            pass\n", f"{REFUSED}::test_a_folder_is_complete_once_there_is_space"),
-    ("delivery/journals/_stream.py", "self._asked or self._note_is_outdated() or", "self._asked or", f"{REFUSED}::test_a_table_of_two_programs_waits_for_neither"),
-    ("delivery/journals/_stream.py", "self._asked or self._note_is_outdated() or", "self._note_is_outdated() or", f"{REFUSED}::test_a_table_of_two_programs_is_tried_for_both"),
+    ("delivery/journals/_stream.py", "self._asked or self._progress_is_outdated() or", "self._asked or", f"{REFUSED}::test_a_table_of_two_programs_waits_for_neither"),
+    ("delivery/journals/_stream.py", "self._asked or self._progress_is_outdated() or", "self._progress_is_outdated() or", f"{REFUSED}::test_a_table_of_two_programs_is_tried_for_both"),
     ("delivery/database/_artifacts.py", "explained(\"cannot use a temporary folder\"), ", "", "tests/faults/test_files_of_delivery.py::test_without_a_temporary_folder"),
 ]  # fmt: skip
 

@@ -62,7 +62,7 @@ def test_without_a_temporary_folder(
     [
         (_reader.Reader, "read_stretch", "the journal cannot be read: [Errno 5] "),
         (_ledger, "sync", "what delivery has to remember cannot be written: [Errno 5] "),
-        (_journal_progress.JournalProgress, "note_intent", "delivery cannot use a file: [Errno 5] "),
+        (_journal_progress.JournalProgress, "write_intent", "delivery cannot use a file: [Errno 5] "),
     ],
 )
 def test_a_file_that_cannot_be_used(

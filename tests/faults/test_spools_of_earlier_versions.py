@@ -20,7 +20,7 @@ from trackdsl.journal._spool import journals
 from trackdsl.store_format.blocked_runs import read_blocked
 from trackdsl.store_format.held_events import read_held
 from trackdsl.store_format.journals import read_journals
-from trackdsl.store_format.known_runs import find_noted, names_run, read_runs
+from trackdsl.store_format.known_runs import find_delivered, names_run, read_runs
 from trackdsl.store_format.ledger import NAME
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "spools"
@@ -146,7 +146,7 @@ def test_commands_read_what_is_not_carried_over(store: MemoryStore, spool: Path)
     before = look()
     assert [len(list(part)) for part in before[0][0]] == [2, 2, 1]
     ((id_, run), *_) = read_runs(first)
-    assert find_noted(first, id_) == run
+    assert find_delivered(first, id_) == run
     assert names_run(first, run.run_id)
     assert names_run(first, id_.hex())
     assert not names_run(second, "0" * 32)

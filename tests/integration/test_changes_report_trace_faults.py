@@ -18,7 +18,7 @@ from trackdsl.journal import _target
 from trackdsl.store_format.root_runs import left
 
 MADE = {
-    "trackdsl/changes.json": "note_changes",
+    "trackdsl/changes.json": "write_changes",
     "trackdsl/report.html": "make_report",
     "trace": "make_trace",
 }
@@ -71,7 +71,7 @@ def test_a_fault_that_would_occur_again(
         assert made_of(sqlite_store, run_id) == MADE.keys() - {name}
     assert not left(tmp_path / "spool")
     if name == "trackdsl/changes.json":
-        with pytest.raises(QueryError, match=r"could not be noted on 'pipeline' .*: RuntimeError: a fault with"):
+        with pytest.raises(QueryError, match=r"could not be written to 'pipeline' .*: RuntimeError: a fault with"):
             changes(ids[0])
 
 
@@ -114,7 +114,7 @@ def test_nothing_is_said_of_a_run_that_is_deleted(
         client(sqlite_store).delete_run(run_id)
         raise Refused("there is no such run")
 
-    monkeypatch.setattr(_what_changed, "note_changes", deleted)
+    monkeypatch.setattr(_what_changed, "write_changes", deleted)
     with caplog.at_level(logging.WARNING, "trackdsl"):
         deliver_with_faults(tmp_path / "spool", sqlite_store, Faults())
     assert not [line for line in caplog.records if run_id in line.getMessage()]

@@ -25,7 +25,7 @@ from trackdsl.delivery.process._stores import open_store
 from trackdsl.journal import _target
 from trackdsl.query._database import reader_for
 from trackdsl.query._store import content_of
-from trackdsl.store_format.sinks import CLIENT, SinkNote, note_sink
+from trackdsl.store_format.sinks import CLIENT, SinkNote, write_sink
 from trackdsl.store_format.sinks import TABLES as WRITES_TABLES
 
 
@@ -189,7 +189,7 @@ def test_commands_say_why_tables_are_left_to_mlflow(empty_store: Path) -> None:
     with stage("waits"):
         assert _delivery_of_doctor() is None
         for way, reason, level in ((CLIENT, "its tables are of 2031", "warning"), (WRITES_TABLES, "", "ok")):
-            note_sink(spool, absolute_uri(settings.tracking_uri(), os.getcwd()), os.getcwd(), SinkNote(way, reason))
+            write_sink(spool, absolute_uri(settings.tracking_uri(), os.getcwd()), os.getcwd(), SinkNote(way, reason))
             status = run_command("status", COLUMNS="500").stdout
             assert ("through MLflow's client" in status) == (way == CLIENT)
             assert reason in status

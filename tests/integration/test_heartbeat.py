@@ -32,7 +32,7 @@ from trackdsl.store_format.heartbeat import (
     Heartbeat,
     HeartbeatFile,
     is_starting,
-    note_start,
+    mark_starting,
     read_heartbeat,
 )
 from trackdsl.store_format.heartbeat_monitor import HeartbeatMonitor
@@ -104,7 +104,7 @@ def test_another_file_under_its_name_is_left_alone(spool: Path, plant: Callable[
     plant(spool / "heartbeat")
     writer = HeartbeatWriter(spool)
     writer.doing(DELIVERING, "http://tracking:5000")
-    note_start(spool, os.getpid())
+    mark_starting(spool, os.getpid())
     assert read_heartbeat(spool) is None
     assert not is_starting(spool)
     writer.close()

@@ -242,7 +242,7 @@ def test_reset_puts_back_what_a_program_changed(tmp_path: Path) -> None:
     run = trackdsl.start_logging("session")
     trackdsl.stage("left open").__enter__()
     redaction.remember("Xk29fjw0Qp1z")
-    errors.note("a note", key="once")
+    errors.log_once("a note", key="once")
     with trackdsl.testing.capture_runs():
         pass
     runtime.reset()
@@ -253,7 +253,7 @@ def test_reset_puts_back_what_a_program_changed(tmp_path: Path) -> None:
     assert trackdsl.settings.configured() == {}
     assert "Xk29fjw0Qp1z" in redaction.mask_text("it is Xk29fjw0Qp1z here")
     assert not redaction.is_secret_name("shoesize")
-    assert not errors.is_noted("once")
+    assert not errors.was_logged("once")
     trackdsl.start_logging("another")
     runtime.reset()
     assert [event.name for directory in journals(tmp_path / "other") for event in opens(directory)] == [

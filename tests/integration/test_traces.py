@@ -200,7 +200,7 @@ def test_sync_makes_the_trace_of_a_delivery_that_was_killed(
     assert json.loads(run_command("status", "--json").stdout)["unmade"] == 1
     done = run_command("sync", "--json")
     assert (done.returncode, json.loads(done.stdout)["unmade"]) == (0, 0)
-    assert "is noted now" in done.stderr
+    assert "is written now" in done.stderr
     (trace,) = traces(sqlite_store)
     assert client(sqlite_store).get_run(run_id).data.tags["trackdsl.trace"] == trace.info.trace_id
     assert "Nothing is waiting" in run_command("sync").stdout

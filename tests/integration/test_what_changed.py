@@ -416,11 +416,11 @@ def test_sync_after_delivery_was_killed_when_all_was_delivered(
     wait_until(lambda: not worker.round() and not [*(spool / "journals").iterdir()], "the records to be delivered")
     worker.close()
     assert left(spool) == 1
-    assert "What changed in 1 run is not noted yet" in run_command("status").stdout
+    assert "What changed in 1 run is not written yet" in run_command("status").stdout
     assert json.loads(run_command("status", "--json").stdout)["unmade"] == 1
     result = sync()
     assert (result.returncode, result.stderr) == (0, "")
-    assert "What changed in 1 run is noted now" in result.stdout
+    assert "What changed in 1 run is written now" in result.stdout
     (run,) = (one for one in all_runs(sqlite_store) if one.info.run_name == "pipeline")
     assert run.data.tags[CHANGED] == "first run"
     assert "Nothing is waiting" in sync().stdout

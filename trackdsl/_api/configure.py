@@ -60,7 +60,7 @@ def configure(
             root run; `main`: only the first process records; `separate`: each a root run of its own.
         stages: functions that `trackdsl run` makes stages, without a change of the code: `package.module:function`,
             `package.module:train_*`, `package.module:Class.method`.
-        changes: note on each root run what changed since the last one like it. For that, the source of stages and what
+        changes: write to each root run what changed since the last one like it. For that, the source of stages and what
             they use of the project, the list of packages and uncommitted changes are kept at MLflow.
         reports: make a page about each root run with at least two children, after it has ended, as its artifact
             `trackdsl/report.html`.

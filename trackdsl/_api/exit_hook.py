@@ -45,7 +45,7 @@ class ExitWatch:
         return None if self._outermost is not None and _has_returned(self._outermost) else self._error
 
     def take(self) -> None:
-        """Replace the functions, once."""
+        """Replace `sys.exit`, `os._exit`, `threading.excepthook` and the prompt's `exit`, unless that is done."""
         if self._replaced:
             return
         self._error = self._outermost = None
@@ -70,7 +70,7 @@ class ExitWatch:
     def _exit_of(self, original: Callable[..., NoReturn]) -> Any:
         @functools.wraps(original)
         def exit(status: Any = None, /) -> NoReturn:  # noqa: A001 - the name of the original
-            self._note(status)
+            self._remember_exit(status)
             try:
                 original(status)
             except SystemExit as error:
@@ -82,7 +82,7 @@ class ExitWatch:
     def _quit_of(self, original: Callable[..., NoReturn]) -> Any:
         @functools.wraps(original)
         def __call__(quitter: Any, code: Any = None) -> NoReturn:  # noqa: N807 - it replaces that method
-            self._note(code)
+            self._remember_exit(code)
             try:
                 original(quitter, code)
             except SystemExit as error:
@@ -91,7 +91,7 @@ class ExitWatch:
 
         return __call__
 
-    def _note(self, status: Any) -> None:
+    def _remember_exit(self, status: Any) -> None:
         if threading.current_thread() is threading.main_thread():
             self._error, self._outermost = SystemExit(status), sys._getframe()
             while self._outermost.f_back is not None:
@@ -140,7 +140,7 @@ class _Child:
 
 
 _child = _Child()
-#: The finalizer that notes the end of a journal has a lower priority; see `journal._store_target`.
+#: The finalizer that marks the end of a journal has a lower priority; see `journal._store_target`.
 _BEFORE_THE_JOURNAL = -900
 
 
@@ -225,7 +225,7 @@ class RecoveredErrors:
         self._shell = self._error = self._shown = None
 
     def holds(self, error: BaseException, *, exits: bool) -> bool:
-        """Whether something has run since an exception.
+        """Whether the user has run another statement since an exception, at a prompt or in a notebook.
 
         Args:
             error: the exception.

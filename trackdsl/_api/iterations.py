@@ -29,7 +29,7 @@ class LoopScope(Scope):
         highest: the highest step of each loop that has run inside it, by its line of code.
         loop: the name of an iteration, the first step, the distance between steps, and the number of iterations or
             None.
-        notes: notes in the journal how far it is.
+        notes: reports in the journal how far it is.
     """
 
     __slots__ = ("highest", "loop", "notes")
@@ -124,7 +124,7 @@ class Iterations:
 
 
 def _show(run: Run | None, scope: LoopScope) -> bool:
-    """Let the displays of a run and of those around it show a loop; returns whether there are any."""
+    """Let the displays of a run and of the runs around it show a loop; returns whether any of them has a display."""
     found = False
     while run is not None:
         if run.key in _shown:
@@ -134,7 +134,7 @@ def _show(run: Run | None, scope: LoopScope) -> bool:
 
 
 def show_progress(run: Run, shown: bool) -> None:
-    """Note that a display of a run begins or stops to show the progress of loops, which then draw no bar."""
+    """A display of a run begins or stops to show the progress of loops, which then draw no bar."""
     if shown:
         _shown[run.key] = None
     else:
@@ -142,7 +142,7 @@ def show_progress(run: Run, shown: bool) -> None:
 
 
 def progress_of(run: Run) -> tuple[str, int, float | None] | None:
-    """The loop that began last inside a run with such a display.
+    """The progress of a loop, for the display of a run: the loop in the run or below it that began last.
 
     Returns:
         the name of an iteration, how many are over, and of how many, if that is known; None without a loop.

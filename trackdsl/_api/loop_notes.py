@@ -25,8 +25,8 @@ _clock = time.monotonic
 class LoopNotes:
     """The notes about one loop.
 
-    The outermost loop of a run is noted at once. A loop inside is noted when none at its depth was noted for a while,
-    so that many short ones do not fill the journal.
+    The outermost loop of a run is reported at once. A loop inside is reported when none at its depth was for a while:
+    many short ones must not fill the journal.
 
     Args:
         run: the run.
@@ -49,8 +49,8 @@ class LoopNotes:
         self._done = self._step = 0
         self._total: object = None
 
-    def note(self, total: object) -> int:
-        """Note how far the loop is, if it is time; called at the beginning of an iteration.
+    def report(self, total: object) -> int:
+        """Report how far the loop is, if it is time; called at the beginning of an iteration.
 
         Args:
             total: the number of iterations, if it is known.

@@ -66,15 +66,15 @@ def _loop(iterable: Iterable[T], name: str, total: int | None, rounds: Iteration
     own = not is_bar(iterable)
     bar: Any = None
     scope = rounds.begin(name, total)
-    step, stride, ran, until_note = rounds.first, rounds.stride, False, 1
+    step, stride, ran, until_report = rounds.first, rounds.stride, False, 1
     try:
         bar = _bar(iterable, name, total, hidden=rounds.shown) if own else iterable
         for item in bar:
             ran = True
             if scope is not None:
-                until_note -= 1
-                if not until_note:
-                    until_note = scope.notes.note(bar.total)
+                until_report -= 1
+                if not until_report:
+                    until_report = scope.notes.report(bar.total)
                 scope.step = step
                 if _context.current() is not scope:
                     make_current(scope)
@@ -98,7 +98,7 @@ class _AsyncLoop(AsyncIterator[T]):
         self._bar: Any = None
         self._scope: LoopScope | None = None
         self._step = 0
-        self._until_note = 1
+        self._until_report = 1
         self._open = False
         self._ran = False
 
@@ -119,10 +119,10 @@ class _AsyncLoop(AsyncIterator[T]):
             raise
         self._ran = True
         if self._scope is not None:
-            self._until_note -= 1
-            if not self._until_note:
+            self._until_report -= 1
+            if not self._until_report:
                 bar: Any = self._iterable if self._bar is None else self._bar
-                self._until_note = self._scope.notes.note(bar.total)
+                self._until_report = self._scope.notes.report(bar.total)
             self._scope.step = self._step
             make_current(self._scope)
         if self._bar is not None:

@@ -238,9 +238,9 @@ class Rows:
         bool,
         Row(
             True,
-            "note on each root run what changed since the last one like it. For that, the source of stages and what "
+            "write to each root run what changed since the last one like it. For that, the source of stages and what "
             "they use of the project, the list of packages and uncommitted changes are kept at MLflow.",
-            default_help="on; `0` notes no changes, and keeps no source",
+            default_help="on; `0` writes no changes, and keeps no source",
         ),
     ]
     reports: Annotated[
@@ -320,7 +320,7 @@ def _setting(name: str, annotation: Any) -> Setting:
 
 
 def _check_of(kind: Any) -> Check:
-    """The check of a type."""
+    """The function that checks the values of settings of a type."""
     if get_origin(kind) is Literal:
         known = get_args(kind)
         return lambda setting, value: _one_of(setting, value, known)

@@ -232,7 +232,7 @@ class Loop(Event, frozen=True, tag=15):
     """The progress of a `steps` loop, for displays. It is not written to the store.
 
     `name` is what an iteration is called. `done` iterations are over, of `total` if that is known. `depth` counts the
-    loops of the same run around it. `began` is when the loop began, and `time` when this was noted.
+    loops of the same run around it. `began` is when the loop began, and `time` when this was reported.
     """
 
     run: bytes

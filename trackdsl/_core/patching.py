@@ -168,7 +168,7 @@ def _on_import(module: ModuleType) -> None:
 
 
 def _find(module: ModuleType) -> list[_Patched]:
-    """Note what the patches of a module replace. Another version of a library may lack some of it."""
+    """Remember what the patches of a module replace. Another version of a library may lack some of it."""
     import wrapt
 
     found = []

@@ -102,7 +102,7 @@ def raise_limit() -> RecursionBudget | None:
             return None
         _open.add(budget)
         _settle()
-    except RecursionError:  # The stack is too full even for this.
+    except RecursionError:  # The stack is full: there are no frames left to raise the limit.
         if budget is not None:
             budget.released = True
         return None

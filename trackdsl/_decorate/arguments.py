@@ -250,13 +250,13 @@ class CallPlan:
             if typed is not None:
                 self._typed[name] = typed
             for marker in annotations.markers(annotation) or annotations.item_markers(annotation):
-                self._note(name, marker)
+                self._add_marker(name, marker)
         if self._extra is not None:
             self._read_keywords(annotations)
         if not annotations.missing and not annotations.failed:
             self._fn = None
 
-    def _note(self, name: str, marker: Any) -> None:
+    def _add_marker(self, name: str, marker: Any) -> None:
         """Remember what a marker says about a parameter."""
         kind = kind_of_marker(marker)
         if kind in (markers.Metric, markers.Artifact, markers.Model):

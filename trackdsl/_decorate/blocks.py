@@ -14,11 +14,11 @@ from trackdsl._core.suppression import suppression
 from trackdsl._decorate import name_templates
 from trackdsl._decorate import parentage as _parentage
 from trackdsl._decorate.options import Options
-from trackdsl._decorate.scopes import close_scope, note_closed_early, open_scope, open_section, under
+from trackdsl._decorate.scopes import close_scope, open_scope, open_section, tag_closed_early, under
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_params, guarded
 from trackdsl._recording.flatten import Flat
-from trackdsl.errors import TemplateError, note
+from trackdsl.errors import TemplateError, log_once
 from trackdsl.errors._user_code import call_site
 
 
@@ -61,7 +61,7 @@ def leave_block(owner: object, opened: list[Scope], error: BaseException | None)
         with contextlib.suppress(ValueError):  # Another thread has just left it.
             opened.remove(scope)
         if isinstance(error, GeneratorExit) and _in_generator(error):
-            note_closed_early(scope)
+            tag_closed_early(scope)
             error = None
         close_scope(scope, error)
 
@@ -81,7 +81,7 @@ def _filled(name: str, extra: Mapping[str, Any], params: Mapping[str, Any]) -> s
     if not missing:
         return name_templates.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
     if all(each.isidentifier() for each in missing):
-        note(
+        log_once(
             f"trackdsl: the name {name!r} at {call_site()} is used as it is, because the block has no parameter "
             f"{missing[0]!r}: add {missing[0]}=..., or write f{name!r}.",
             key=f"block-name:{name}",

@@ -19,7 +19,7 @@ from trackdsl._decorate.arguments import CallPlan
 from trackdsl._decorate.last_run import LastRun, forget_last_run
 from trackdsl._decorate.options import Options
 from trackdsl._decorate.returns import ReturnPlan
-from trackdsl._decorate.scopes import close_scope, note_closed_early, open_scope, open_section, under
+from trackdsl._decorate.scopes import close_scope, open_scope, open_section, tag_closed_early, under
 from trackdsl._decorate.source import Site, site_of
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording import datasets as _datasets
@@ -226,10 +226,10 @@ class Call:
         run = scope.run if scope is not None else _parentage.run_outside(f"@track_returns on {self.plan.name}")
         return run, scope
 
-    def note_closed_early(self, scope: Scope | None) -> None:
+    def tag_closed_early(self, scope: Scope | None) -> None:
         """Tag the run of a generator that its caller closed before the end."""
         if scope is not None and self.options is not None:
-            note_closed_early(scope)
+            tag_closed_early(scope)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -27,7 +27,7 @@ class Deferred:
         self.returns = call.returns
         self.record_yield = call.record_yield
         self.report_unmet = call.report_unmet
-        self.note_closed_early = call.note_closed_early
+        self.tag_closed_early = call.tag_closed_early
         self._call = call
         self._scope = scope
         self._given: tuple[Args, Kwargs] = (args, kwargs) if call.returns is not None else ((), {})
@@ -68,7 +68,7 @@ class Deferred:
         # The program has dropped the returned object without running it.
         if not self._begun and not sys.is_finalizing():
             self._begun = True
-            self.note_closed_early(self._scope)
+            self.tag_closed_early(self._scope)
             self._call.leave(self._scope, None, None, *self._given)
 
 

@@ -38,13 +38,13 @@ class Unrecorded:
         return fn(*args, **kwargs)
 
     def suspend(self, item: Any) -> None:
-        """Note that the generator has yielded an item."""
+        """The generator has yielded an item."""
 
     def resume(self, sent: Any) -> None:
-        """Note that the generator continues, with a value that was sent or an exception that was thrown."""
+        """The generator continues, with a value that was sent or an exception that was thrown."""
 
     def end(self, result: Any, error: BaseException | None) -> None:  # noqa: ARG002 - `Body` uses them
-        """Note that the generator has ended."""
+        """The generator has ended."""
         recursion_limit.release(self._budget)
 
 
@@ -102,7 +102,7 @@ class Body(Unrecorded):
     def end(self, result: Any, error: BaseException | None) -> None:
         """End the call. A generator that its caller closes has not failed."""
         if self._closing and (error is None or isinstance(error, GeneratorExit)):
-            self._call.note_closed_early(self._scope)
+            self._call.tag_closed_early(self._scope)
             error = None
         if error is None and result is None and self._count:
             self._call.report_unmet(self._scope, self._met)

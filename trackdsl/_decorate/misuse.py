@@ -16,7 +16,7 @@ from trackdsl._core import runtime
 from trackdsl._core.missing_call import Decorator
 from trackdsl._core.runtime import Phase
 from trackdsl._core.suggest import Suggestion, suggestion_for
-from trackdsl.errors import OptionError, note
+from trackdsl.errors import OptionError, log_once
 from trackdsl.errors._user_code import call_site
 from trackdsl.handlers._annotation_names import decorating_frame
 
@@ -129,7 +129,7 @@ def check_block_params(names: Iterable[str], stage_options: Sequence[str], exper
         misplaced = f"; `{name}` is an option of experiment." if name in experiment_options else ""
         hint = misplaced or suggestion_for(name.lower(), stage_options, nearly=0.8).text
         if hint != ".":
-            note(
+            log_once(
                 f"trackdsl: {name}= at {call_site()} is not an option of stage, so it is recorded as a parameter{hint}",
                 key=f"block-param:{name}",
             )

@@ -22,7 +22,7 @@ from trackdsl._runs import ranks as _ranks
 from trackdsl._runs.ending import close_run
 from trackdsl._runs.lifecycle import open_run
 from trackdsl._runs.run import Run
-from trackdsl.errors import is_noted, logger, note
+from trackdsl.errors import log_once, logger, was_logged
 from trackdsl.errors._user_code import call_site
 from trackdsl.store_format.tags import EXPERIMENT_TAG
 
@@ -64,7 +64,7 @@ def open_scope(
     if parent is not None and experiment is not None:
         tags = {**tags, EXPERIMENT_TAG: experiment}
         if experiment != parent.experiment:
-            _note_nested(experiment, parent)
+            _log_nested(experiment, parent)
     sampled = options.system_metrics
     if sampled is None:
         sampled = 0.0 if parent is not None else settings.system_metrics()
@@ -115,12 +115,12 @@ def _entered(scope: Scope) -> Scope:
     return scope
 
 
-def _note_nested(experiment: str, parent: Run) -> None:
+def _log_nested(experiment: str, parent: Run) -> None:
     """Log once that a run is not in the experiment that it names."""
     key = f"nested:{parent.experiment}:{experiment}"
-    if is_noted(key):
+    if was_logged(key):
         return
-    note(
+    log_once(
         f"trackdsl: experiment({experiment!r}) at {call_site()} is inside the run {parent.path!r}: its run is a "
         "child of that run, in the same MLflow experiment, with the tag trackdsl.experiment. For a root run in "
         f"{experiment!r}, call it outside of that run.",
@@ -156,7 +156,7 @@ def close_scope(scope: Scope, error: BaseException | None) -> None:
     finally:
         try:
             _let_go(scope)
-        except BaseException:  # Ctrl-C while it ends.
+        except BaseException:  # Ctrl-C may interrupt the first attempt; the scope must be left all the same.
             _let_go(scope)
             raise
 
@@ -171,7 +171,7 @@ def _let_go(scope: Scope) -> None:
     scope.owner = None
 
 
-def note_closed_early(scope: Scope) -> None:
+def tag_closed_early(scope: Scope) -> None:
     """Tag the run of a generator that its caller closed before the end."""
     if scope.section is None:
         with guarded("closing a generator", scope.run):

@@ -107,7 +107,7 @@ def write_structure(run: RunHandle, value: Any, artifact_file: str, *, with_file
     """
     omitted = OmittedParts(run, artifact_file, keep_object if with_files else None)
     native = PurePosixPath(artifact_file).suffix.lower() in (".yaml", ".yml")
-    tree = content_of(value, omitted.keep, omitted.note, native_keys=native)
+    tree = content_of(value, omitted.keep, omitted.add_reason, native_keys=native)
     keep(run, artifact_file, lambda to: write_json(tree, to), handler="builtins.dict")
     omitted.write_tags()
 

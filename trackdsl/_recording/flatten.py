@@ -1,7 +1,7 @@
 """Arguments → parameters: a structure becomes one parameter per leaf, any other value one line.
 
 The leaves of a structure are named `name.part.part`. A name may be ambiguous, because a part contains a dot or two
-parts have the same text. Then the leaf gets a distinct name and its true path is noted, so `nest` can rebuild the
+parts have the same text. Then the leaf gets a distinct name and its true path is recorded, so `nest` can rebuild the
 structure.
 """
 
@@ -150,7 +150,7 @@ class Flat:
         parts, data = None, len(value) > MAX_LIST
         if not data and not is_flat(value):
             if len(value) <= _MAX_NAMED:
-                self._note_items(key, value)
+                self._inspect_items(key, value)
                 value = mask_items(value)
             self._survey = self._survey or Survey()
             parts, data = sequence.parts(value, self._survey), self._survey.data
@@ -169,7 +169,7 @@ class Flat:
         else:
             self._add_parts(key, path, parts)
 
-    def _note_items(self, key: str, items: Any) -> None:
+    def _inspect_items(self, key: str, items: Any) -> None:
         for item in items:
             if type(item) is Placeholder:
                 self._state(key, item)

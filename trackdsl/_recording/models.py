@@ -30,7 +30,7 @@ from trackdsl.handlers._model_files import sha256_of_files
 from trackdsl.handlers._registry import handler_named, handler_of, name_of
 from trackdsl.handlers._requirements import build_requirements, requirements
 from trackdsl.handlers._secret_scan import holds_secret
-from trackdsl.handlers.references import note_recorded
+from trackdsl.handlers.references import remember_recorded
 
 
 def models_in(value: Any) -> dict[Any, Any]:
@@ -100,7 +100,7 @@ def record_model(
     registered = None if registered_model_name is None else mask_name(registered_model_name)
     event = Model(run.key, name, relative, registered, step, time.time_ns(), handler_name, digest)
     run.emit(event, vital=True)
-    note_recorded(model, model_key(event))
+    remember_recorded(model, model_key(event))
     _report_missing(run, name, missing)
     return event
 

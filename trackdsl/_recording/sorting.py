@@ -67,7 +67,7 @@ class Sorter:
         self._report_absent(expected, len(values), f"{len(values)} value{'s' if len(values) != 1 else ''}")
 
     def _report_absent(self, expected: Expected, count: int, returned: str) -> None:
-        """Note the values that the annotation marks and that were not returned."""
+        """Report the values that the annotation marks and that were not returned."""
         for index, part in enumerate(expected.parts[count:], count):
             for each in part.markers:
                 marker = each.marker if type(each) is EachMarked else each
@@ -99,10 +99,10 @@ class Sorter:
         named = name or choices.function
         try:
             if not expected.markers and is_mapping(value) and not self._is_chosen_file(name, value):
-                self._note_found(name)
+                self._add_found(name)
                 self._sort_mapping(name, value, expected.fields)
                 return
-            self._note_found(named)
+            self._add_found(named)
             if value is None:
                 return
             if expected.markers:
@@ -162,7 +162,7 @@ class Sorter:
         if self._choices.metrics is None:
             self._sort_history(name, value, fields, 0)
         for key, leaf, marked in parts_of(value, f"{name}/" if name else "", cut, self._is_whole, fields):
-            self._note_found(key)
+            self._add_found(key)
             try:
                 if leaf is not None and marked:
                     self._sort_marked(key, leaf, marked)
@@ -262,7 +262,7 @@ class Sorter:
     def _wants_artifact(self, name: str) -> bool:
         return self._choices.artifacts is None or self._choices.is_chosen_artifact(name)
 
-    def _note_found(self, name: str) -> None:
+    def _add_found(self, name: str) -> None:
         if name:
             self.found.update(dict.fromkeys(with_outer(name)))
 

@@ -165,7 +165,7 @@ class _Cells:
             return _text(mask_text(value))
         if _images.is_picture(value):
             return self._once(value, lambda: _images.record_cell(self._run, value, self._artifact_path))
-        tree = content_of(value, partial(self._keep, column), partial(self._note, column))
+        tree = content_of(value, partial(self._keep, column), partial(self._add_reason, column))
         return _settled(tree)
 
     def _once(self, value: Any, make: Callable[[], Any]) -> Any:
@@ -176,14 +176,14 @@ class _Cells:
     def _keep(self, column: str, _: tuple[str, ...], value: Any) -> Any:
         handler = handler_of(value)
         if handler.executes:  # One pickle for each row would be too much.
-            self._note(column, (), f"JSON cannot hold {class_name(value)}: its class is recorded")
+            self._add_reason(column, (), f"JSON cannot hold {class_name(value)}: its class is recorded")
             return class_name(value)
         folder = f"table_files/{self._artifact_path.rpartition('.')[0]}"
-        self._note(column, (), f"JSON cannot hold {class_name(value)}: files are kept in {folder}")
+        self._add_reason(column, (), f"JSON cannot hold {class_name(value)}: files are kept in {folder}")
         artifact_path = f"{folder}/{uuid.uuid4()}{handler.suffix}"
         return self._once(value, lambda: _artifacts.keep_object(self._run, artifact_path, value, handler))
 
-    def _note(self, column: str, _: tuple[str, ...], why: str) -> None:
+    def _add_reason(self, column: str, _: tuple[str, ...], why: str) -> None:
         self.notes.setdefault(f"trackdsl.omitted.{self._artifact_path}/{column}", mask_prose(why)[:500])
 
 

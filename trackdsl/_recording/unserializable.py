@@ -47,19 +47,19 @@ class OmittedParts:
     def keep(self, path: tuple[str, ...], value: Any) -> Scalar:
         """Keep a part as a file; return the text that replaces it: the path of the file, or the class of a pickle."""
         if self._keep is None:
-            self.note(path, f"JSON cannot hold {class_name(value)}: it is described in one line")
+            self.add_reason(path, f"JSON cannot hold {class_name(value)}: it is described in one line")
             return summary_of(value)
         if len(self._taken) >= _MAX_FILES:
-            self.note(path, f"JSON cannot hold {class_name(value)}: {_MAX_FILES} parts are kept already")
+            self.add_reason(path, f"JSON cannot hold {class_name(value)}: {_MAX_FILES} parts are kept already")
             return summary_of(value)
         handler = handler_of(value)
         kept = self._keep(self._run, self._free(path, handler.suffix), value)
         where = "it could not be kept" if kept is None else f"it is kept as {kept}"
-        self.note(path, f"JSON cannot hold {class_name(value)}: {where}")
+        self.add_reason(path, f"JSON cannot hold {class_name(value)}: {where}")
         return class_name(value) if kept is None or handler.executes else kept
 
-    def note(self, path: tuple[str, ...], why: str) -> None:
-        """Note why the file does not contain a part as it is."""
+    def add_reason(self, path: tuple[str, ...], why: str) -> None:
+        """Remember why the file does not contain a part as it is."""
         self.reasons["/".join(path)] = mask_prose(why)[:500]
 
     def write_tags(self) -> None:

@@ -245,7 +245,7 @@ def _is_task(environ: Mapping[str, str]) -> bool:
         return environ.get("ENVIRONMENT") != "BATCH" and environ.get("SLURM_JOB_NAME") not in _SHELLS
     if _number({"step": step}, "step") is None:  # The steps of shells and scripts have ten digits.
         return False
-    # `srun --pty bash`; tasks that are started from there inherit the variable, and no terminal.
+    # The shell of `srun --pty bash` has this variable and a terminal. Tasks that it starts have the variable alone.
     return not (environ.get("SLURM_PTY_PORT") and os.isatty(0))
 
 

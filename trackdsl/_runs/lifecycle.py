@@ -61,7 +61,7 @@ def open_run(
         event = _with_traces(event, traces)
     _append_begin(run, event, now)
     if parent is None or rank is not None:
-        _note_root(run)
+        _set_newest_root(run)
     if system_metrics:
         _request_system_metrics(run, system_metrics)
     return run
@@ -73,7 +73,7 @@ def _with_traces(event: Open, traces: bool | None) -> Open:
     return msgspec.structs.replace(event, traces=True) if wanted else event
 
 
-def _note_root(run: Run) -> None:
+def _set_newest_root(run: Run) -> None:
     _newest_root[:] = [run]
     show_url(run)
 
@@ -116,7 +116,7 @@ def continue_run(
     event = _with_traces(event, traces)
     _append_begin(run, event, now)
     if parent is None:
-        _note_root(run)
+        _set_newest_root(run)
     continued_runs[run.key] = id_
     call_before_end(run, lambda: continued_runs.pop(run.key, None))
     if system_metrics:
@@ -142,8 +142,8 @@ def _append_begin(run: Run, event: Open, now: int) -> None:
 def _request_system_metrics(run: Run, interval: float) -> None:
     """Request system metrics in a file next to the journal, which delivery reads also while it cannot deliver."""
     id_ = run.key.hex()
-    if run.target.note("sampled", f"o {id_} {interval}\n"):
-        call_before_end(run, lambda: run.target.note("sampled", f"c {id_}\n"))
+    if run.target.append_line("sampled", f"o {id_} {interval}\n"):
+        call_before_end(run, lambda: run.target.append_line("sampled", f"c {id_}\n"))
 
 
 #: The runs that continue in this process → the id that the user gave for each.

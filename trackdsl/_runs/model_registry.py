@@ -26,7 +26,7 @@ from trackdsl.errors import (
     format_error,
     reraise_from_signal,
 )
-from trackdsl.handlers.references import note_loaded
+from trackdsl.handlers.references import remember_loaded
 from trackdsl.journal._target import target_for
 from trackdsl.markers import check_registered_name
 from trackdsl.store_format.files_tag import FileNote
@@ -83,7 +83,7 @@ def load_model(
         )
     with fetch_logged(uri, f"models:/{model.model_id}", note) as fetched:
         value = read_fetched(fetched, model_uri, trusted)
-    note_loaded(value, model.model_id)
+    remember_loaded(value, model.model_id)
     return value
 
 

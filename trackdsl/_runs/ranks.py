@@ -130,7 +130,7 @@ def _records(chosen: str | None) -> str:
 def _id_of_root(launch: Launch, experiment: str, name: str, target: Target) -> bytes:
     key = (launch.key, experiment, name, target.uri)
     number = next(_begun.setdefault(key, itertools.count()))
-    # Without the URI of the store, which may differ between the machines of a launch.
+    # The URI of the store is no part of the id: it may differ between the machines of a launch.
     return _digest(launch.key, experiment, name, str(number))
 
 

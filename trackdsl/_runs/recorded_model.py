@@ -16,7 +16,7 @@ from trackdsl._runs.loading import read_fetched
 from trackdsl._runs.model_registry import fetch_logged, find_recorded, register_model
 from trackdsl._server.reachable import check
 from trackdsl.errors import ArtifactError, RunNotReady, TrackingServerError
-from trackdsl.handlers.references import Handle, note_loaded
+from trackdsl.handlers.references import Handle, remember_loaded
 from trackdsl.store_format.files_tag import FileNote
 
 #: Seconds between two checks whether the store answers.
@@ -111,7 +111,7 @@ class RecordedModel(Handle):
         uri = f"models:/{self.wait(timeout)}"
         with fetch_logged(self._uri, uri, self._note) as fetched:
             value = read_fetched(fetched, uri, trusted=True)
-        note_loaded(value, self.model_id)
+        remember_loaded(value, self.model_id)
         return value
 
     def register(self, name: str, *, timeout: float | None = None) -> Any:

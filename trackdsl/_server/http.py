@@ -66,7 +66,7 @@ class _Exchange:
         deadlines.begin(self, seconds)
 
     def uses(self, connection: socket.socket | None) -> None:
-        """Note the connection, to shut it down at the deadline.
+        """Remember the connection, to shut it down at the deadline.
 
         Raises:
             _Expired: the deadline has passed.
@@ -110,7 +110,7 @@ class _Current(threading.local):
 _current = _Current()
 
 
-def _note(connection: Any) -> None:
+def _register(connection: Any) -> None:
     if _current.exchange is not None:
         _current.exchange.uses(connection)
 
@@ -120,12 +120,12 @@ class _WatchedConnection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         connection = super()._new_conn()
-        _note(connection)
+        _register(connection)
         return connection
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         """See `urllib3.connection.HTTPConnection`."""
-        _note(self.sock)
+        _register(self.sock)
         super().request(*args, **kwargs)
 
     def getresponse(self) -> Any:

@@ -148,7 +148,7 @@ def why_unsure(journal: Journal, kind: FileSystem) -> str:
         return ""
     if not kind.has_common_locks:
         return f"its file system ({kind.kind or 'of unknown kind'}) shows no locks of other machines"
-    noted = _noted_end(journal.directory)
+    noted = _marked_end(journal.directory)
     if noted is None or noted < journal.end:
         where = "another host" if journal.origin is None else journal.origin.host
         return f"no file records its end, and its lock on {where} cannot be seen from here"
@@ -161,7 +161,7 @@ def _shows_locks(journal: Journal, kind: FileSystem) -> bool:
     return kind.is_local or (origin is not None and bool(origin.boot) and origin.boot == boot_id())
 
 
-def _noted_end(directory: Path) -> Position | None:
+def _marked_end(directory: Path) -> Position | None:
     try:
         number, offset = read_regular(directory / ENDED).split()
         return Position(int(number), int(offset))

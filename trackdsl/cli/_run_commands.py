@@ -124,7 +124,7 @@ def changes(run: str, since: str | None, tracking_uri: str | None, as_json: bool
     commit and what is not committed. It also shows what came of it: metrics before and after. RUN is given as for
     `show`; for a child run, its root run is used.
 
-    The exit code is 0 whether something changed or not, and 1 if there is no such run or what changed is not noted
+    The exit code is 0 whether something changed or not, and 1 if there is no such run or what changed is not known
     on it.
 
     \b

@@ -94,11 +94,11 @@ def unmade(count: int) -> str:
     """The message about root runs that were delivered, and lack what delivery makes of them afterwards.
 
     >>> unmade(1)
-    'What changed in 1 run is not noted yet, or its report or trace is not made'
+    'What changed in 1 run is not written yet, or its report or trace is not made'
     """
     if count == 1:
-        return "What changed in 1 run is not noted yet, or its report or trace is not made"
-    return f"What changed in {count} runs is not noted yet, or their reports or traces are not made"
+        return "What changed in 1 run is not written yet, or its report or trace is not made"
+    return f"What changed in {count} runs is not written yet, or their reports or traces are not made"
 
 
 def size(count: float) -> str:

@@ -117,7 +117,7 @@ def _deliver_pages(spool: Path, only: Collection[Path] | None) -> None:
     made = count - left(spool)
     if made > 0:
         runs, their = ("1 run", "its report or trace") if made == 1 else (f"{made} runs", "their reports or traces")
-        click.echo(f"All records were delivered already. What changed in {runs} is noted now, or {their} made.")
+        click.echo(f"All records were delivered already. What changed in {runs} is written now, or {their} made.")
     _print_pages_left(spool)
 
 
@@ -176,7 +176,7 @@ def _deliver_here(spool: Path, targets: DeliveryTargets, lock: FileLock, only: C
 
 
 def _make_pages(spool: Path, service: Service) -> None:
-    """Note what changed in runs that were delivered, and make their reports and traces, while there is progress."""
+    """Write what changed in runs that were delivered, and make their reports and traces, while there is progress."""
     for _ in _while_made(spool, _PAGES_PATIENCE):
         if not service.round():
             time.sleep(_NAP)

@@ -35,22 +35,22 @@ def drop_run(spool: Path, run: bytes) -> list[Path]:
         the journals that may hold its events: those of its process, and of processes that this one started.
 
     Raises:
-        OSError: it cannot be noted.
+        OSError: it cannot be written.
     """
     noted = []
     for directory in journals(spool):
         origin = read_origin(directory)
         if origin is not None and prefix_of(run).hex() in (origin.prefix, *origin.ancestors):
-            note_dropped(directory, run)
+            mark_dropped(directory, run)
             noted.append(directory)
     return noted
 
 
-def note_dropped(directory: Path, run: bytes) -> None:
-    """Note in one journal's folder that a run is dropped.
+def mark_dropped(directory: Path, run: bytes) -> None:
+    """Mark a run as dropped in one journal's folder.
 
     Raises:
-        OSError: it cannot be noted.
+        OSError: it cannot be written.
     """
     # After a power cut the last line may be torn: the newline keeps this one separate.
     line = f"\n{run.hex()}\n".encode()
@@ -107,10 +107,10 @@ class DroppedRuns:
         if event.parent not in self._runs and not self._elsewhere(event.parent):
             return False
         try:
-            note_dropped(self._directory, event.run)
+            mark_dropped(self._directory, event.run)
         except OSError as error:
             # After a restart, the other events of this run belong to an unknown run, and are left out too.
-            logger.warning("trackdsl cannot note a dropped run in %s: %s", self._directory, error)
+            logger.warning("trackdsl cannot write a dropped run to %s: %s", self._directory, error)
         self._runs.add(event.run)
         return True
 

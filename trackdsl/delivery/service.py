@@ -30,7 +30,7 @@ from trackdsl.journal._spool import LOG, check_spool, take_lock
 from trackdsl.journal._waiters import is_awaited
 from trackdsl.store_format.heartbeat import IMPORTING, TABLES
 from trackdsl.store_format.servers import LOCAL, lock_of
-from trackdsl.store_format.sinks import note_sink
+from trackdsl.store_format.sinks import write_sink
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -57,7 +57,7 @@ class _Opening:
         self._heartbeat = heartbeat
 
     def __call__(self, uri: str, cwd: str) -> Sink:
-        noted = partial(note_sink, self._spool, uri, cwd)
+        noted = partial(write_sink, self._spool, uri, cwd)
         tables = partial(self._heartbeat.during, TABLES)
         return open_store(uri, cwd, own=True, before_import=self._import, making_tables=tables, note=noted)
 

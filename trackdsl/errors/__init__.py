@@ -32,7 +32,15 @@ from trackdsl.errors._exceptions import (
 from trackdsl.errors._exceptions import (
     _rebuilt as _rebuilt,
 )
-from trackdsl.errors._report import forget_reported, is_noted, logger, mask_messages_with, note, report, set_strict
+from trackdsl.errors._report import (
+    forget_reported,
+    log_once,
+    logger,
+    mask_messages_with,
+    report,
+    set_strict,
+    was_logged,
+)
 
 __all__ = [
     "ArtifactError",
@@ -56,13 +64,13 @@ __all__ = [
     "forget_reported",
     "format_error",
     "is_fault",
-    "is_noted",
+    "log_once",
     "logger",
     "mask_messages_with",
-    "note",
     "report",
     "reraise_from_signal",
     "set_strict",
+    "was_logged",
 ]
 
 # The module that tracebacks and pickles name, also where nothing else of trackdsl is imported.

@@ -27,7 +27,7 @@ class Cause(NamedTuple):
     fix: str
 
 
-#: By a part of SQLite's message.
+#: The cause of an error and its fix, by a part of SQLite's message.
 _OF_SQLITE = {
     "no such table": Cause("lacks tables", _RESTORE),
     "locked": Cause("is in use by another program", "Close that program, or wait until it is done"),

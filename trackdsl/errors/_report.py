@@ -80,20 +80,20 @@ def report(cause: str, message: str, *, key: str | None = None) -> None:
         message = f"{message.removesuffix('.')} (at {call_site()})"
     if _choices.strict:
         raise TrackingFault(_choices.mask(message), cause=cause)
-    note(message, key=f"{cause}:{key}")
+    log_once(message, key=f"{cause}:{key}")
 
 
-def is_noted(key: str) -> bool:
-    """Whether `note` has logged a message with this key, so that its caller need not make the message again."""
+def was_logged(key: str) -> bool:
+    """Whether `log_once` has logged a message with this key, so that its caller need not make the message again."""
     return key in _reported
 
 
-def note(message: str, *, key: str, traceback: bool = False) -> None:
+def log_once(message: str, *, key: str, traceback: bool = False) -> None:
     """Log a warning that does not report a fault, such as advice, once for each key.
 
     Args:
         message: what the user should know, and what to do about it.
-        key: distinguishes this note from others.
+        key: distinguishes this warning from others.
         traceback: add the traceback of the exception that is being handled.
     """
     if key not in _reported:

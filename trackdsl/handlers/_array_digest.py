@@ -55,7 +55,7 @@ def arrays_profile(arrays: Mapping[str | None, Any]) -> DatasetProfile:
     """The profile of one array, or of several by name."""
     digest = Digest("array")
     for index, (name, array) in enumerate(arrays.items()):
-        digest.note(name)
+        digest.add_facts(name)
         feed_array(digest, str(index), array)
     tensors = {name: (mlflow_dtype(array.dtype), array.shape, int(array.nbytes)) for name, array in arrays.items()}
     return tensor_profile(digest, tensors)
@@ -66,7 +66,7 @@ def feed_array(digest: Digest, stream: str, array: Any) -> None:
     import numpy as np
 
     plain = np.asarray(array)
-    digest.note(str(plain.dtype.descr) if plain.dtype.names else str(plain.dtype), list(plain.shape))
+    digest.add_facts(str(plain.dtype.descr) if plain.dtype.names else str(plain.dtype), list(plain.shape))
     if isinstance(array, np.ma.MaskedArray):
         mask = np.ma.getmaskarray(array)
         _feed_values(digest, f"{stream}.mask", mask)

@@ -101,12 +101,12 @@ def plain_profile(value: Any) -> DatasetProfile | None:
         return None
     digest = Digest("plain")
     if isinstance(value, Mapping):
-        digest.note(list(columns))
+        digest.add_facts(list(columns))
         for index, column in enumerate(columns.values()):
-            digest.note(type(column).__name__, len(column))
+            digest.add_facts(type(column).__name__, len(column))
             feed_objects(digest, str(index), column)
     else:  # Whole records: a missing name must differ from a value of None.
-        digest.note(type(value).__name__, len(value))
+        digest.add_facts(type(value).__name__, len(value))
         feed_objects(digest, "", value)
     rows = max((len(column) for column in columns.values()), default=0)
     return frame_profile(digest, rows, [(name, *_column_type(column)) for name, column in columns.items()])

@@ -48,7 +48,7 @@ class Digest:
         self._facts = [kind]
         self.passed: dict[str, int] = {}
 
-    def note(self, *facts: Any) -> None:
+    def add_facts(self, *facts: Any) -> None:
         """Add facts that are not part of a stream: names, types, shapes. Their order matters."""
         self._facts.extend(facts)
 

@@ -33,7 +33,7 @@ def digest_frame(frame: Any, kind: str = "DataFrame") -> tuple[Digest, int, list
 
     plain = pd.DataFrame(frame, copy=False)
     digest = Digest(kind)
-    digest.note(list(plain.shape), list(plain.columns), list(plain.columns.names))
+    digest.add_facts(list(plain.shape), list(plain.columns), list(plain.columns.names))
     _feed_index(digest, plain.index)
     missing: Missing = {}
     numbers = []
@@ -55,7 +55,7 @@ def _feed_column(digest: Digest, position: int, column: Any, missing: Missing) -
     import numpy as np
 
     values, stream = column.array, str(position)
-    digest.note(str(column.dtype))
+    digest.add_facts(str(column.dtype))
     if isinstance(column.dtype, np.dtype):
         plain = column.to_numpy()
         if plain.dtype == object:
@@ -111,7 +111,7 @@ def _feed_extension(digest: Digest, stream: str, values: Any) -> bool:
 
     missing = bool(values.isna().any())
     if isinstance(values, pd.Categorical):
-        digest.note(bool(values.ordered))
+        digest.add_facts(bool(values.ordered))
         _feed_index(digest, values.categories, f"{stream}.categories")
         feed_bytes(digest, stream, np.asarray(values.codes))
     elif hasattr(values, "asi8"):  # Times with a time zone, and periods.
@@ -154,12 +154,12 @@ def _feed_index(digest: Digest, index: Any, stream: str = "index") -> None:
     import pandas as pd
 
     if isinstance(index, pd.MultiIndex):
-        digest.note(list(index.names), index.nlevels)
+        digest.add_facts(list(index.names), index.nlevels)
         for level in range(index.nlevels):
             _feed_index(digest, index.get_level_values(level), f"{stream}.{level}")
         return
     ranged = _as_range(index)
-    digest.note(index.name, len(index), None if ranged is None else [ranged.start, ranged.step], str(index.dtype))
+    digest.add_facts(index.name, len(index), None if ranged is None else [ranged.start, ranged.step], str(index.dtype))
     if ranged is None:
         import numpy as np
 

@@ -38,7 +38,7 @@ def write_text(frame: Any, path: Path) -> None:
     else:
         plain.to_csv(path, sep=SEPARATORS[path.suffix], index=says_more(plain.index), mode="x", encoding="utf-8",
                      errors="backslashreplace", lineterminator="\n")  # fmt: skip
-    _sidecar.note_types(path, lambda: _difference(read_text(path), plain), lambda: _types_of(plain))
+    _sidecar.write_types(path, lambda: _difference(read_text(path), plain), lambda: _types_of(plain))
 
 
 def read_text(path: Path) -> Any:

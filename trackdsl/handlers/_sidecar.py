@@ -43,7 +43,7 @@ def types_of(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def note_types(path: Path, differs: Callable[[], str], describe: Callable[[], dict[str, Any]]) -> None:
+def write_types(path: Path, differs: Callable[[], str], describe: Callable[[], dict[str, Any]]) -> None:
     """Write the types of the value in a file, if reading the file without them returns another value.
 
     Args:

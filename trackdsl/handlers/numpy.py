@@ -70,7 +70,7 @@ class _Array(Handler):
 
         if path.suffix == ".json":
             write_json(content_of(value.tolist() if value.dtype.kind in "biufU" else value), path)
-            _note_types(value, path)
+            _write_types(value, path)
             return
         with open(path, "xb") as file:
             if path.suffix == ".npz":
@@ -85,7 +85,7 @@ class _Array(Handler):
             else:
                 np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
         if path.suffix in _DELIMITERS:
-            _note_types(value, path)
+            _write_types(value, path)
 
     def read(self, path: Path) -> Any:
         import numpy as np
@@ -190,7 +190,7 @@ def _is_on_disk(array: Any) -> bool:
     return False
 
 
-def _note_types(array: Any, path: Path) -> None:
+def _write_types(array: Any, path: Path) -> None:
     """Write the type and the shape of an array next to the text file that it was written to."""
     import numpy as np
 
@@ -208,7 +208,7 @@ def _note_types(array: Any, path: Path) -> None:
             raise TypeError("a structured array cannot be read back from text")
         return {"dtype": array.dtype.str, "shape": list(array.shape)}
 
-    _sidecar.note_types(path, differs, describe)
+    _sidecar.write_types(path, differs, describe)
 
 
 def _retyped(array: Any, types: Mapping[str, Any]) -> Any:

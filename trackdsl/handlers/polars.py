@@ -57,7 +57,7 @@ class _Frame(Handler):
             else:
                 frame.write_parquet(file)
         if path.suffix in (".csv", ".json"):
-            _sidecar.note_types(path, lambda: _difference(_read_text(path), frame), lambda: _types_of(frame))
+            _sidecar.write_types(path, lambda: _difference(_read_text(path), frame), lambda: _types_of(frame))
 
     def read(self, path: Path) -> Any:
         import polars as pl
@@ -77,10 +77,10 @@ class _Frame(Handler):
 
         frame = self.frame_of(value)
         digest = Digest("polars")
-        digest.note(frame.height, list(frame.columns))
+        digest.add_facts(frame.height, list(frame.columns))
         columns = []
         for position, column in enumerate(frame.iter_columns()):
-            digest.note(str(column.dtype))
+            digest.add_facts(str(column.dtype))
             if column.dtype == pl.Object:
                 feed_objects(digest, str(position), column.to_list())
                 columns.append((column.name, "any", column.null_count() == 0))

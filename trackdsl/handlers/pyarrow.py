@@ -75,7 +75,7 @@ class _Table(Handler):
                 repeated = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
                 pq.write_table(table, file, row_group_size=_ROW_GROUP, use_dictionary=repeated or False)
         if path.suffix == ".csv":
-            _sidecar.note_types(path, lambda: _difference(_read_csv(path), table), lambda: _types_of(table))
+            _sidecar.write_types(path, lambda: _difference(_read_csv(path), table), lambda: _types_of(table))
 
     def read(self, path: Path) -> Any:
         import pyarrow as pa
@@ -92,10 +92,10 @@ class _Table(Handler):
     def dataset(self, value: Any) -> DatasetProfile | None:
         table = self.table_of(value)
         digest = Digest("arrow")
-        digest.note(table.num_rows, list(table.column_names))
+        digest.add_facts(table.num_rows, list(table.column_names))
         columns = []
         for position, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
-            digest.note(str(field.type))
+            digest.add_facts(str(field.type))
             feed_arrow(digest, str(position), column)
             columns.append((field.name, mlflow_type(field.type), column.null_count == 0))
         return frame_profile(digest, table.num_rows, columns)

@@ -37,14 +37,14 @@ class Handle:
         self.key = key
 
 
-def note_loaded(value: Any, model: str) -> None:
+def remember_loaded(value: Any, model: str) -> None:
     """Remember an object that was loaded from a model, with MLflow's id of the model."""
-    _note(loaded, value, model)
+    _remember(loaded, value, model)
 
 
-def note_recorded(value: Any, key: str) -> None:
+def remember_recorded(value: Any, key: str) -> None:
     """Remember an object that was recorded as a model."""
-    _note(_recorded, value, KEY + key)
+    _remember(_recorded, value, KEY + key)
 
 
 def used_model(value: Any) -> str | None:
@@ -62,7 +62,7 @@ def named_model(value: Any) -> str | None:
     return used_model(value) or _known(_recorded, value)
 
 
-def _note(known: dict[int, tuple[weakref.ref[Any], str]], value: Any, model: str) -> None:
+def _remember(known: dict[int, tuple[weakref.ref[Any], str]], value: Any, model: str) -> None:
     identity = id(value)
     try:
         known[identity] = weakref.ref(value, lambda _: known.pop(identity, None)), model

@@ -45,7 +45,7 @@ class _Sparse(Handler):
 
     def dataset(self, value: Any) -> DatasetProfile | None:
         digest = Digest("sparse")
-        digest.note(list(value.shape), str(value.dtype))
+        digest.add_facts(list(value.shape), str(value.dtype))
         for name, part in _parts(value).items():
             feed_array(digest, name, part)
         size = int(value.nnz) * value.dtype.itemsize

@@ -69,11 +69,11 @@ class _Tensor(Handler):
         if value.is_meta or value.is_quantized:
             return None
         digest = Digest("tensor")
-        digest.note(_short_name(value.dtype), list(value.shape))
+        digest.add_facts(_short_name(value.dtype), list(value.shape))
         if value.layout != torch.strided:
             parts = value.detach().to_sparse_coo().coalesce() if value.layout != torch.sparse_coo else None
             parts = value.detach().coalesce() if parts is None else parts
-            digest.note("sparse")
+            digest.add_facts("sparse")
             feed_array(digest, "indices", _as_array(parts.indices()))
             feed_array(digest, "values", _bits(parts.values()))
         else:

@@ -43,7 +43,7 @@ class _StudyOfRun:
         self.params: dict[str, Any] = {}
 
 
-def note_trial(
+def record_trial(
     run: Run, study: optuna.Study, number: int, params: dict[str, Any], values: list[float] | None, complete: bool
 ) -> None:
     """Record a trial on the run around its study.

@@ -140,22 +140,22 @@ def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(tensors, Iterator):  # An iterator can be read only once.
                 tensors = tuple(tensors)
             try:
-                _note_loss((tensors,) if isinstance(tensors, torch.Tensor) else tensors)
-            except Exception as error:  # For example from the placeholder tensors of function transforms.
+                _add_loss((tensors,) if isinstance(tensors, torch.Tensor) else tensors)
+            except Exception as error:  # Placeholder tensors, as in `torch.func.grad`, have no value.
                 fault("watching a loss", error)
         return original(tensors, grad_tensors, *args, **kwargs)
 
     return backward
 
 
-def _note_loss(tensors: Any) -> None:
+def _add_loss(tensors: Any) -> None:
     for tensor in tensors:
         # `backward` takes edges of graphs too.
         if not isinstance(tensor, torch.Tensor) or tensor.numel() != 1 or _is_captured(tensor):
             continue
         known = _here.scaled.get(id(tensor))
         value = known[1] if known is not None and known[0]() is tensor else value_of(tensor)
-        if _here.steps:  # A step has begun; it may have ended with an exception.
+        if _here.steps:  # An optimizer's step calls this: the loss belongs to the step, also if the step raises later.
             _here.steps[-1][1].append(value)
         _here.total = _sum(_here.total, value)
 

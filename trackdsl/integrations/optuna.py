@@ -207,7 +207,7 @@ class _Plan:
             if parent is not None and study is not None:
                 given = None if values is None else list(values)
                 complete = ended == TrialState.COMPLETE
-                _optuna_study.note_trial(parent, study, trial.number, dict(trial.params), given, complete)
+                _optuna_study.record_trial(parent, study, trial.number, dict(trial.params), given, complete)
 
     def _names(self, study: optuna.Study | None, count: int) -> list[str]:
         names = self._metrics or list((None if study is None else study.metric_names) or ())

@@ -9,7 +9,7 @@ from pathlib import Path
 from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
 
-TYPE_CHECKING = False  # As in the package's `__init__`.
+TYPE_CHECKING = False  # Not imported: `typing` takes time at the start of each program.
 if TYPE_CHECKING:
     from trackdsl.journal._writer import Writer
 

@@ -141,7 +141,7 @@ runtime.register(
     "the processes that this one comes from", Phase.ANCESTRY, after_fork=_ancestry.fork, reset=_ancestry.reset
 )
 _MOST_ANCESTORS = 32
-#: Folders with modules that are noted of a program.
+#: Folders with modules that are written down of a program.
 _MOST_PATHS = 200
 #: In bytes. The variable part comes from the environment, which is not larger.
 _MOST_ORIGIN = 1 << 20
@@ -153,7 +153,7 @@ def ancestors() -> tuple[str, ...]:
 
 
 def work_for(prefixes: tuple[str, ...], same_spool: tuple[str, ...]) -> None:
-    """Note the processes whose run this one works in; a journal names the latest of them.
+    """Remember the processes whose run this one works in; a journal names the latest of them.
 
     Args:
         prefixes: of their ids, the outermost process first.

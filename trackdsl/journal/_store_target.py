@@ -18,7 +18,7 @@ from pathlib import Path
 from trackdsl._config import resolve as settings
 from trackdsl._core import gc_workaround
 from trackdsl._core.events import LOST_EVENTS, Tags, encode
-from trackdsl.errors import note, report
+from trackdsl.errors import log_once, report
 from trackdsl.journal import _delivery_hooks
 from trackdsl.journal._allocation import advice
 from trackdsl.journal._files import open_regular
@@ -117,7 +117,7 @@ class Target:
             os.mkdir(folder, 0o700)
         return Path(folder, name), f"{number}/{name}"
 
-    def note(self, name: str, line: str) -> bool:
+    def append_line(self, name: str, line: str) -> bool:
         """Append a line to a file in the journal's folder, for the delivery process; False if there is no journal."""
         writer = self.writer
         if writer is None:
@@ -160,7 +160,7 @@ class Target:
         self.ended.clear()
         _made.discard(self)
         if writer is not None:
-            writer.note_end()
+            writer.mark_end()
             writer.close()
 
     def reset_after_fork(self) -> None:
@@ -213,9 +213,9 @@ class Target:
             writer.replace = lambda: self._replace(writer)
             self.append = self.writer.append
             _made.add(self)
-            _note_end_of_child(self.writer)
+            _mark_end_of_child(self.writer)
         for name, message in settings.unknown_variables().items():
-            note(message, key=f"variable:{name}")
+            log_once(message, key=f"variable:{name}")
         self.watch(time.time_ns())
         return self.writer
 
@@ -291,13 +291,13 @@ class _Nowhere(Target):
 NOWHERE: Target = _Nowhere()
 
 
-def _note_end_of_child(writer: Writer) -> None:
-    """Note the end of a child of `multiprocessing`, which does not run `atexit` functions."""
+def _mark_end_of_child(writer: Writer) -> None:
+    """Mark the end of a child of `multiprocessing`, which does not run `atexit` functions."""
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.parent_process() is not None:
         from multiprocessing.util import Finalize
 
-        Finalize(None, writer.note_end, exitpriority=-1000)
+        Finalize(None, writer.mark_end, exitpriority=-1000)
 
 
 #: All targets with a journal. An open run keeps its target, even if new runs get another one for the same settings.

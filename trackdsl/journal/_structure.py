@@ -23,7 +23,8 @@ _STRUCTURE = re.compile(_EVENT + rb"[\x01\x07\x08\x0f]", re.DOTALL)
 
 #: More bytes than a pattern takes.
 _PATTERN = 64
-#: For more runs than this, all beginnings are decoded: a pattern tries one id after the other.
+#: For more runs than this, the pattern matches any id: it would try one id after the other, which takes longer than
+#: decoding the events of all runs.
 _FEW = 50
 
 

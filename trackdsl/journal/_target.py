@@ -110,7 +110,7 @@ def _at_exit() -> None:
         _delivery_hooks.call_afterwards()
     for target in with_journal():
         if target.writer is not None:
-            target.writer.note_end()
+            target.writer.mark_end()
     _keep_interrupted()
 
 

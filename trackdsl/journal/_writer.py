@@ -140,10 +140,10 @@ class Writer:
                 return fmt.valid_frames(self._map, offset, self._salt, limit)
         return [], []
 
-    def note_end(self) -> None:
-        """Note that the program ended normally: another machine may be unable to see whether the lock is free.
+    def mark_end(self) -> None:
+        """Mark that the program ended normally: another machine may be unable to see whether the lock is free.
 
-        The note holds the position behind the last event, so a later event makes it void.
+        The mark holds the position behind the last event, so a later event makes it void.
         """
         with contextlib.suppress(OSError):  # Without space, another machine cannot know it.
             number, offset = self.position()
@@ -270,7 +270,7 @@ class Writer:
         self._write = write
         if self._lock_file is not None:
             self._files = (self._lock_file, ExpectedFile(name, segment.identity))
-        self._note_lost()
+        self._write_lost()
 
     def _write_reserved(self, data: bytes) -> bool:
         try:
@@ -300,9 +300,9 @@ class Writer:
             run.lost += 1
         if why is not None:
             report("oversized", f"trackdsl left out {why}.")
-        self._note_lost()
+        self._write_lost()
 
-    def _note_lost(self) -> None:
+    def _write_lost(self) -> None:
         # In the header, where the count survives the death of the process.
         if self.lost:
             with contextlib.suppress(ValueError):

@@ -14,7 +14,7 @@ from mlflow.models import Model
 from trackdsl._core import context as _context
 from trackdsl._core.events import ModelOutput, encode
 from trackdsl._recording import emit as _record
-from trackdsl.handlers.references import note_loaded
+from trackdsl.handlers.references import remember_loaded
 from trackdsl.mlflow_bridge._params import watched_run
 from trackdsl.mlflow_bridge._replacing import Function, replace_everywhere, replacement
 
@@ -97,7 +97,7 @@ def _noting(original: Function) -> Function:
         finally:
             _read.reset(token)
         if found:
-            note_loaded(loaded, found[0])
+            remember_loaded(loaded, found[0])
         return loaded
 
     return replacement(original, load_model)
@@ -108,7 +108,7 @@ def _noting_inner(original: Function) -> Function:
         found = original(self, *args, **kwargs)
         model_id = getattr(self.metadata, "model_id", None)
         if model_id:
-            note_loaded(found, model_id)
+            remember_loaded(found, model_id)
         return found
 
     return replacement(original, inner)

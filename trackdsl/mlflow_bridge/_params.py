@@ -109,16 +109,16 @@ def _set_terminated(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _of_scope(run_id: str) -> Run | None:
-    """The run of a scope around this call, by MLflow's id, if delivery has noted that id."""
-    from trackdsl.store_format.known_runs import find_noted, names_run
+    """The run of a scope around this call, by MLflow's id, if delivery has written that id down."""
+    from trackdsl.store_format.known_runs import find_delivered, names_run
 
     scope = _context.current()
     while scope is not None:
         run: Run = scope.run
         writer = run.target.writer
         # Most ids belong to other runs. Reading the file once is enough to see that.
-        noted = writer is not None and names_run(writer.directory, run_id)
-        found = find_noted(writer.directory, run.key) if writer is not None and noted else None
+        known = writer is not None and names_run(writer.directory, run_id)
+        found = find_delivered(writer.directory, run.key) if writer is not None and known else None
         if found is not None and found.run_id == run_id and not isinstance(run, AdoptedRun):
             return run
         scope = scope.outer

@@ -204,10 +204,10 @@ def take_active_experiment(here: Callable[[], str | None]) -> None:
     if not hasattr(_module("mlflow.tracking.fluent"), "_active_experiment_id"):
         raise Moved("mlflow.tracking.fluent._active_experiment_id")
     _scopes_experiment[:] = [here]
-    note_active_experiment()
+    wrap_active_experiment()
 
 
-def note_active_experiment() -> None:
+def wrap_active_experiment() -> None:
     """Replace the id of the active experiment, which the program has just set, by one that asks the scope first."""
     fluent, name = _module("mlflow.tracking.fluent"), "_active_experiment_id"
     value = getattr(fluent, name, None)

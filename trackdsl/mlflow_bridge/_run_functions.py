@@ -202,7 +202,7 @@ def _keep_status(run: Run, status: Any) -> None:
 def _set_experiment(original: Function) -> Function:
     def set_experiment(*args: Any, **kwargs: Any) -> Any:
         found = original(*args, **kwargs)
-        _private.note_active_experiment()
+        _private.wrap_active_experiment()
         _scopes.choose_experiment(found.experiment_id)
         return found
 

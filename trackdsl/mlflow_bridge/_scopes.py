@@ -111,7 +111,7 @@ def active_experiment() -> str | None:
 
 
 def choose_experiment(id_: str) -> None:
-    """Note that the program has set the active experiment. This counts inside the current scope only."""
+    """The program has set the active experiment. This counts inside the current scope only."""
     entry = chain_here()[0]
     if entry is not None:
         entry.chosen = id_

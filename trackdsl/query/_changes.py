@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core.readable import difference
-from trackdsl.errors import QueryError, note
+from trackdsl.errors import QueryError, log_once
 from trackdsl.query import _shown
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._plain_text import plain_text
@@ -133,7 +133,7 @@ def changes(run: Any, since: Any = None, *, tracking_uri: str | None = None) -> 
 
     Raises:
         RunNotFound: there is no such run.
-        QueryError: what changed is not noted yet, or not at all.
+        QueryError: what changed is not written yet, or not at all.
 
     Example:
         >>> print(changes("pipeline"))  # doctest: +SKIP
@@ -160,7 +160,7 @@ def _root(run: FoundRun, reader: PagedReader) -> FoundRun:
     """The root run of the tree that contains a run; a message says so if that is another one."""
     root = root_of(run, reader)
     if root.run_id != run.run_id:
-        note(
+        log_once(
             f"trackdsl: {_named(run)} is not a root run. What changed is kept with its root run, {_named(root)}, "
             "and shown here.",
             key=f"root of:{run.run_id}",
@@ -178,11 +178,11 @@ def _missing(root: FoundRun) -> str:
         return f"trackdsl compares a run when it has ended, and {name} is still running."
     if (reason := root.tags.get(f"trackdsl.omitted.{PATH}")) is not None:
         return (
-            f"what changed could not be noted on {name}: {_shown.printable(reason)}. Name another run to compare it "
+            f"what changed could not be written to {name}: {_shown.printable(reason)}. Name another run to compare it "
             "with: since=, or --since."
         )
     return (
-        f"what changed is not noted on {name}. That is done a moment after a run is delivered, unless the setting "
+        f"what changed is not known on {name}. That is done a moment after a run is delivered, unless the setting "
         "`changes` is off. Name another run to compare it with: since=, or --since."
     )
 

@@ -36,7 +36,7 @@ def client_of(uri: str) -> Any:
 
 
 def store_of(client: Any) -> Any:
-    """What is behind a client; None if this version of MLflow has it elsewhere."""
+    """The store object that MLflow's client calls; None if this version of MLflow has it elsewhere."""
     return getattr(getattr(client, "_tracking_client", None), "store", None)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.suggest import suggestion_for
-from trackdsl.errors import QueryError, RunNotFound, note
+from trackdsl.errors import QueryError, RunNotFound, log_once
 from trackdsl.query import _shown
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import FoundRun, Search
@@ -129,7 +129,7 @@ def _newest(name: str, matches: list[FoundRun]) -> FoundRun:
     if len(matches) > 1:
         count = f"more than {_SHOWN}" if len(matches) > _SHOWN else len(matches)
         shown = _shown.printable(name)
-        note(
+        log_once(
             f"trackdsl: {count} runs are called {shown!r}; this is the newest, {newest.run_id}, started "
             f"{_shown.moment(newest.start)}. Give the id of another one: `trackdsl ls` lists them.",
             key=f"newest:{name}",

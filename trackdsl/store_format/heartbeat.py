@@ -63,7 +63,7 @@ class Heartbeat(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def is_start(self) -> bool:
-        """Whether it was noted for the process by the one that started it."""
+        """Whether it was written down for the process by the one that started it."""
         return not self.count
 
     @property
@@ -144,8 +144,8 @@ def silence(spool: Path, server: str = LOCAL) -> float:
         return 0.0
 
 
-def note_start(spool: Path, pid: int, server: str = LOCAL) -> None:
-    """Note a process that was just started and has no lock yet: on a busy machine that takes long."""
+def mark_starting(spool: Path, pid: int, server: str = LOCAL) -> None:
+    """Mark a process that was just started and has no lock yet: on a busy machine that takes long."""
     if pid <= 0:
         return
     with contextlib.suppress(OSError), contextlib.closing(HeartbeatFile(spool, server)) as file:

@@ -44,7 +44,7 @@ def run_of(id_: bytes, value: RunValue) -> KnownRun:
     return KnownRun(run_id or id_.hex(), experiment_id, open_, how == OPENED, how == RESUMED)
 
 
-def find_noted(directory: Path, id_: bytes) -> KnownRun | None:
+def find_delivered(directory: Path, id_: bytes) -> KnownRun | None:
     """The MLflow run of one of our runs, if the ledger names it."""
     # Most calls find nothing: a search in the bytes is much quicker than parsing thousands of notes.
     content = read_journal(directory)

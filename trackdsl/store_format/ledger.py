@@ -182,13 +182,13 @@ SHARED_BY: Kind[tuple[str, str], bool] = Kind(9, tuple[str, str], bool)
 PointKey = tuple[str, str, int, float | str, int]
 PointSource = tuple[str, bool, int, int]
 POINT: Kind[PointKey, PointSource] = Kind(10, PointKey, PointSource)
-#: Our id of a root run whose changes are still to be noted; MLflow's id, and the journal that it began in.
+#: Our id of a root run whose changes are still to be written; MLflow's id, and the journal that it began in.
 CHANGES: Kind[bytes, tuple[str, str]] = Kind(17, bytes, tuple[str, str])
 #: The name of such a journal; the content of its `origin`, as JSON: the journal may be gone by then.
 ORIGIN: Kind[str, bytes] = Kind(15, str, bytes)
 #: Our id of such a root run, if its tree is to become a trace.
 TRACED: Kind[bytes, bool] = Kind(16, bytes, bool)
-#: Our id of such a root run, if its changes are noted and only its report or trace is to be made.
+#: Our id of such a root run, if its changes are written down and only its report or trace is to be made.
 NOTED: Kind[bytes, bool] = Kind(18, bytes, bool)
 
 # In a table's ledger.

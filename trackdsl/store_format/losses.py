@@ -87,7 +87,7 @@ def counted(count: int, one: str, many: str) -> str:
     return f"{count:,} {one if count == 1 else many}"
 
 
-def note(spool: Path, losses: Losses) -> None:
+def append(spool: Path, losses: Losses) -> None:
     """Add a line to the file of a spool."""
     try:
         descriptor = open_regular(spool / _NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT)
@@ -96,7 +96,7 @@ def note(spool: Path, losses: Losses) -> None:
                 file.truncate(0)
             file.write(msgspec.json.encode(losses) + b"\n")
     except OSError as error:
-        logger.warning("trackdsl cannot note in %s what is lost of %s: %s", spool, losses.journal, error)
+        logger.warning("trackdsl cannot write to %s what is lost of %s: %s", spool, losses.journal, error)
 
 
 def read(spool: Path) -> dict[str, Losses]:

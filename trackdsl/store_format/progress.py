@@ -1,7 +1,7 @@
 """How much of a journal is delivered: the file `progress` in its folder, with two slots that are never half written.
 
 Each slot is a length, a CRC-32 and a MessagePack record with a count. Among the slots with a correct checksum, the one
-with the higher count is valid. The space is allocated with the journal, so that progress can be noted on a full disk.
+with the higher count is valid. The space is allocated with the journal, so that progress can be written on a full disk.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class ProgressFile:
         return max(found, key=lambda progress: progress.count, default=Progress())
 
     def write(self, progress: Progress) -> None:
-        """Note progress; it survives the death of this process."""
+        """Write the progress; it survives the death of this process."""
         progress.count += 1
         payload = _encode(progress)
         kept = progress.points

@@ -32,14 +32,14 @@ class SinkNote(NamedTuple):
     reason: str
 
 
-def note_sink(spool: Path, uri: str, cwd: str, note: SinkNote) -> None:
-    """Note how delivery writes to a store."""
+def write_sink(spool: Path, uri: str, cwd: str, note: SinkNote) -> None:
+    """Write down how delivery writes to a store."""
     path = _path(spool, uri, cwd)
     try:
         if read_sink(spool, uri, cwd) != note:
             replace(path, f"{note.way}\n{note.reason}\n".encode("utf-8", "replace"))
     except OSError as error:
-        logger.warning("trackdsl cannot note how it delivers in %s: %s", path, error)
+        logger.warning("trackdsl cannot write how it delivers to %s: %s", path, error)
 
 
 def read_sink(spool: Path, uri: str, cwd: str) -> SinkNote | None:

@@ -94,7 +94,7 @@ class MainRun(Session):
             self._restore.pop()()
 
     def ended_by(self, error: BaseException) -> None:
-        """Note the exception that has ended the program."""
+        """Remember the exception that has ended the program."""
         if self.started_here():
             # Without its traceback, whose frames Python lets go before it calls the program's `atexit` functions.
             self._error = SystemExit(error.code) if isinstance(error, SystemExit) else error

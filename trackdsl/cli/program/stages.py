@@ -32,7 +32,7 @@ from trackdsl._runs.exceptions import FINISHED, status_of
 from trackdsl._runs.run import NULL_RUN, Run
 from trackdsl.cli.program.main_module import found_module
 from trackdsl.cli.program.tracebacks import hide_wrapper_of
-from trackdsl.errors import OptionError, TrackdslError, format_error, note
+from trackdsl.errors import OptionError, TrackdslError, format_error, log_once
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 _FUNCTIONS = re.compile(r"[\w*?\[\]!-]+(\.[\w*?\[\]!-]+)*\Z")
@@ -125,7 +125,7 @@ class Stages:
         try:
             self._decorate_all(name, module)
         except Exception as error:  # Never the program's: a module may have any attributes.
-            note(f"trackdsl finds no functions in {name}: {format_error(error)}", key=f"stage:{name}")
+            log_once(f"trackdsl finds no functions in {name}: {format_error(error)}", key=f"stage:{name}")
 
     def _decorate_all(self, name: str, module: ModuleType) -> None:
         # A module may be imported by another name than its own, as `os.path` is.
@@ -193,7 +193,7 @@ class Stages:
     def _warn(self, pattern: Pattern, message: str) -> None:
         if self._in_worker:
             return
-        note(f"trackdsl: {message}", key=f"{pattern.option}:{pattern.text}:{message}")
+        log_once(f"trackdsl: {message}", key=f"{pattern.option}:{pattern.text}:{message}")
         if self.run is not NULL_RUN:
             append_tags(self.run, {f"trackdsl.omitted.stage.{mask_name(pattern.text)}": mask_name(message)[:500]})
 

@@ -42,7 +42,7 @@ class WatchedRun:
         failure: the exception that ended it: its type, and the first and the last line of its message.
         metrics: the values of each metric, those with the latest points last.
         steps: the step of the last point of each metric.
-        loops: the `steps` loops that were noted last, from the outermost inwards.
+        loops: the `steps` loops that were reported last, from the outermost inwards.
         dropped: how many runs below it are not kept, by status.
         derived: whether no program ends it: the root of ranks, or a run of plain MLflow.
         version: a number that is higher after each change.

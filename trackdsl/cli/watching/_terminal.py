@@ -64,7 +64,7 @@ class Keys:
             (signal.SIGWINCH, _nothing),
             (signal.SIGTERM, _exit),
             (signal.SIGHUP, _exit),
-            (signal.SIGTSTP, self._note_stop),
+            (signal.SIGTSTP, self._request_stop),
         ):
             self._handlers[number] = signal.signal(number, handler)
         self._begin()
@@ -104,7 +104,7 @@ class Keys:
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(sys.stdin, termios.TCSANOW, self._before)
 
-    def _note_stop(self, _number: int, _frame: FrameType | None) -> None:
+    def _request_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stops = True
 
     def _stop(self) -> None:

@@ -66,7 +66,7 @@ class ModelPoints:
         self._gone: set[str] = set()
 
     def begin(self, run_id: str) -> None:
-        """Note a run that was created just now, so that it has no models yet."""
+        """A run was created just now, so it has no models yet."""
         self._models[run_id] = {}
 
     def forget(self, run_id: str) -> None:

@@ -23,7 +23,7 @@ class Outbox:
 
     Args:
         refuse: called with what the store refused, and its answer.
-        prepare: called before anything is written, to note what must be noted first.
+        prepare: called before anything is written, to write down what must be written down first.
         models: the points of logged models.
         own_tags: adds to tags that the runs have.
     """

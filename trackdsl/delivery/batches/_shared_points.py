@@ -91,7 +91,7 @@ class SharedPoints:
             if is_journal_name(name):
                 self._run(run_id).journals.add(name)
         for (run_id, key, step, value, time), source in ledger.load(POINT, self._points).items():
-            self._run(run_id).note(source, key, (step, value), time)
+            self._run(run_id).occupy(source, key, (step, value), time)
         self.remove_finished()
 
     def of(self, run_id: str, journal: str) -> SharedRun | None:
@@ -133,7 +133,7 @@ class SharedPoints:
         try:
             self._ledger.write(changes, to_disk=True)
         except OSError as error:
-            raise Unavailable(f"cannot note points: {error}") from None
+            raise Unavailable(f"cannot write down points: {error}") from None
         for run in self._unwritten.values():
             run.unwritten.clear()
         self._unwritten.clear()
@@ -146,7 +146,7 @@ class SharedPoints:
     def delivered(
         self, journal: str, *, held: bool = False, run_id: str | None = None, up_to: Position | None = None
     ) -> None:
-        """Note that what was assigned to points of a journal will not be asked for again.
+        """What was assigned to points of a journal will not be asked for again.
 
         Args:
             journal: the journal.
@@ -212,7 +212,7 @@ class SharedRun:
         self._seen: dict[str, _OtherPoints] = {}
 
     def join(self, *journals: str) -> None:
-        """Note journals that write to the run."""
+        """Add journals that write to the run."""
         for name in journals:
             if name not in self.journals:
                 self.journals.add(name)
@@ -229,7 +229,7 @@ class SharedRun:
         while time in occupied or time in seen:
             time += 1
         read_at = (source.journal, source.held, *source.end)
-        self.note(read_at, key, identity, time)
+        self.occupy(read_at, key, identity, time)
         self.unwritten.append(POINT.change((self.run_id, key, *identity, time), read_at))
         return time
 
@@ -243,15 +243,15 @@ class SharedRun:
         fitted, identity, _ = _identity(key, step, value, 0)
         return self._occupied.get(fitted, {}).get(identity, set())
 
-    def note_point(self, key: str, step: int, value: float, time: int) -> None:
-        """Note a point with a freely assigned millisecond."""
+    def add_point(self, key: str, step: int, value: float, time: int) -> None:
+        """Add a point with a freely assigned millisecond."""
         fitted, identity, time = _identity(key, step, value, time)
         seen = self._seen.get(fitted)
         if seen is not None:
             seen.add(identity, time)
 
-    def note(self, read_at: PointSource, key: str, identity: Identity, time: int) -> None:
-        """Note a millisecond that is not free, and where its point was read, if it was assigned here."""
+    def occupy(self, read_at: PointSource, key: str, identity: Identity, time: int) -> None:
+        """Mark a millisecond as occupied, and where its point was read, if it was assigned here."""
         self._occupied.setdefault(key, {}).setdefault(identity, set()).add(time)
         self.count += 1
         journal, held, segment, offset = read_at
@@ -277,7 +277,7 @@ class SharedRun:
         self._occupied.clear()
         self._seen.clear()
         for (_, key, step, value, time), read_at in kept:
-            self.note(read_at, key, (step, value), time)
+            self.occupy(read_at, key, (step, value), time)
         self.most = max(_MOST_OCCUPIED, 2 * self.count)
 
     def _seen_since(self, sink: Sink, key: str, time: int) -> _OtherPoints:

@@ -57,7 +57,7 @@ class SingleWrites:
             self.omit(sink, run, f"{path} of run {run.run_id}", path, error)
 
     def omit(self, sink: Sink, run: DeliveredRun, what: str, name: str, error: Refused) -> None:
-        """Report what the store refused, and note it in a tag of the run."""
+        """Report what the store refused, and name it in a tag of the run."""
         self._refuse(what, error)
         tag_omitted(sink, run.run_id, name, str(error), run.experiment_id)
 

@@ -66,7 +66,7 @@ class Artifacts:
         self._next_try = 0.0
         self.reason = ""
         self._waiting = self._deferred.read()
-        #: Snapshots that are not needed once their events are noted as delivered.
+        #: Snapshots that are not needed once their events are written down as delivered.
         self._spent: list[str] = []
         self.uploads = Uploads(directory)
         for left in directory.glob("upload-*"):  # Of a process that died; the hard links in it cost no space.
@@ -128,7 +128,7 @@ class Artifacts:
         return sent.left_out
 
     def delivered(self) -> None:
-        """Remove the snapshots of artifacts that were stored or refused, now that this is noted."""
+        """Remove the snapshots of artifacts that were stored or refused, now that this is written down."""
         for snapshot in self._spent:
             remove_snapshot(self._directory, snapshot)
         self._spent.clear()
@@ -163,7 +163,7 @@ class Artifacts:
         delivered = left != self._waiting
         self._waiting = left
         self._next_try = time.monotonic() + timing().file_retry
-        self._deferred.note(self._waiting)
+        self._deferred.write(self._waiting)
         return delivered
 
     def due(self) -> bool:
@@ -179,7 +179,7 @@ class Artifacts:
         left = [waiting for waiting in self._waiting if waiting.run_id != run_id]
         if len(left) < len(self._waiting):
             self._waiting = left
-            self._deferred.note(self._waiting)
+            self._deferred.write(self._waiting)
 
     def _begin_in_order(
         self,
@@ -287,7 +287,7 @@ class Artifacts:
             bisect.insort(self._waiting, waiting, key=recorded_order)
         self.reason = reason
         self._next_try = time.monotonic() + timing().file_retry
-        self._deferred.note(self._waiting)
+        self._deferred.write(self._waiting)
 
 
 def _described(waiting: WaitingArtifact) -> tuple[str, Stored, list[str] | None]:

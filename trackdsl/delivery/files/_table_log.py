@@ -22,7 +22,7 @@ class TableLog:
         unsynced: those of them that may not be on the disk yet, or whose snapshots may still exist.
         journals: the journals of these events.
         experiment_id: MLflow's id of the experiment of the run; empty in logs of old versions.
-        has_base: whether the earlier content of MLflow's file is noted.
+        has_base: whether the earlier content of MLflow's file is written down.
         next_try: the time of the next attempt, on the monotonic clock; 0 before the first one.
     """
 
@@ -55,7 +55,7 @@ class TableLog:
 
         Args:
             path: its file.
-            before: what an earlier version noted of the table.
+            before: what an earlier version wrote of the table.
 
         Returns:
             the log; None if it does not say of which table.
@@ -68,7 +68,7 @@ class TableLog:
         log.has_base = bool(ledger.load(ANY_BASE, list))
         for source in ledger.load(ANY_ROWS, list):
             if is_journal_name(source[0]):
-                log._note(source)
+                log._add_source(source)
         return log
 
     def add_rows(self, source: tuple[str, str], rows: Table) -> None:
@@ -78,10 +78,10 @@ class TableLog:
             OSError: nothing was written.
         """
         self._ledger.write([ROWS.change(source, _text(rows))])
-        self._note(source)
+        self._add_source(source)
 
     def set_base(self, base: Table) -> None:
-        """Note the earlier content of MLflow's file, on the disk.
+        """Write the earlier content of MLflow's file, on the disk.
 
         Raises:
             OSError: it cannot be written.
@@ -104,7 +104,7 @@ class TableLog:
         rows = latest(changes, ROWS).values()
         return Table() if base is None else _table(base), [_table(each) for each in rows]
 
-    def _note(self, source: tuple[str, str]) -> None:
+    def _add_source(self, source: tuple[str, str]) -> None:
         self.sources.add(source)
         self.unsynced.append(source)
         self.journals.add(source[0])

@@ -66,7 +66,7 @@ class Tables:
         self._find_logs()
 
     def add_rows(self, run: DeliveredRun, event: events.Table, journal: Path, *, in_doubt: bool) -> str | None:
-        """Add the rows of an event to a log; call `upload` before the event is noted as done.
+        """Add the rows of an event to a log; call `upload` before the event is written down as done.
 
         Args:
             run: the run of the event.

@@ -1,1 +1,1 @@
-"""The delivery of journals: reading them event by event, and noting how far they are delivered."""
+"""The delivery of journals: reading them event by event, and writing down how far they are delivered."""

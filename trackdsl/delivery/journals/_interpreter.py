@@ -85,9 +85,9 @@ class Interpreter:
         self._held = self.deferral.held
         self._dropped = self.deferral.dropped
         self.sampling = shared.sampler.sampling(stream.directory, stream.origin)
-        self.creation = RunCreation(stream.note_refusal)
+        self.creation = RunCreation(stream.record_refusal)
         block = self.deferral.block_with
-        self.git = GitTags(stream.directory, stream.runs, stream.note_refusal, shared.own_tags, block)
+        self.git = GitTags(stream.directory, stream.runs, stream.record_refusal, shared.own_tags, block)
         roots = SharedRoots(stream, self.creation, self.writer, self.git, continued, spool)
         self._opening = RunOpening(stream, shared, self.creation, self.writer, self.git, roots, continued)
         self.early_requests = EarlyRequests(stream.runs, self.deferral, self._opening.early, self.writer.artifacts)
@@ -159,7 +159,7 @@ class Interpreter:
                 raise
 
     def _is_for_no_store(self, event: events.AnyEvent) -> bool:
-        """Whether nothing of an event is written to the store; it may have to be noted here."""
+        """Whether nothing of an event is written to the store; it may have to be written down here."""
         if isinstance(event, events.Adopt) and event.mlflow_experiment_id:
             if self._runs.get(event.run) is None:
                 self._runs.adopt(event.run, DeliveredRun(event.mlflow_run_id, event.mlflow_experiment_id))
@@ -183,7 +183,7 @@ class Interpreter:
             self.last_time = getattr(entries[end - 1].event, "time", self.last_time)
         return end
 
-    def note_damage(self, tags: dict[str, str]) -> None:
+    def tag_damage(self, tags: dict[str, str]) -> None:
         """Tag all runs that a damaged journal may have written to; if there are none, the next runs."""
         maybe_written = self._runs.maybe_written()
         for id_ in maybe_written:
@@ -218,18 +218,18 @@ class Interpreter:
         self.writer.timestamps = timestamps
 
     def delivered(self, end: Position) -> None:
-        """Note that what was flushed is delivered, up to a position, and will not be read again."""
+        """What was flushed is delivered, up to a position, and will not be read again."""
         self.deferral.forget_stretch()
         self._plain.clear()
         self._opening.delivered()
-        self._held.noted()
+        self._held.release()
         self.blocked.delivered()
         self.sampling.delivered()
         self._shared.points.delivered(self._name, up_to=end)
         self.writer.artifacts.delivered()
 
     def samples_delivered(self) -> None:
-        """Note that the system metrics that were flushed are delivered."""
+        """The system metrics that were flushed are delivered."""
         self.deferral.forget_stretch()
         self.sampling.delivered()
 

@@ -13,7 +13,7 @@ _MOST_MISSING = 100
 
 
 class JournalLosses:
-    """Counts what is lost in the journal's progress, logs it, and notes it for `trackdsl sync`.
+    """Counts what is lost in the journal's progress, logs it, and writes it down for `trackdsl sync`.
 
     Args:
         stream: the journal.
@@ -24,12 +24,12 @@ class JournalLosses:
         self._saved: tuple[object, ...] = ()
 
     def refuse(self, what: str, error: Exception) -> None:
-        """Note something that the store refused, and that is lost with it."""
+        """Record something that the store refused, and that is lost with it."""
         self._stream.progress.refused += 1
-        self.note_refusal(what, error)
+        self.record_refusal(what, error)
 
-    def note_refusal(self, what: str, error: Exception) -> None:
-        """Note something that the store refused, if it is kept in another way or the program did not record it."""
+    def record_refusal(self, what: str, error: Exception) -> None:
+        """Record something that the store refused, if it is kept in another way or the program did not record it."""
         self._stream.progress.error = mask_text(f"MLflow refused {what}: {error}")[:1000]
         logger.warning("trackdsl: %s", self._stream.progress.error)
 
@@ -59,7 +59,7 @@ class JournalLosses:
         return {"trackdsl.damaged_records": str(progress.damaged)}
 
     def save(self, unrecorded: int = 0) -> None:
-        """Note what is lost for `trackdsl sync`, also after this journal is gone.
+        """Write what is lost for `trackdsl sync`, also after this journal is gone.
 
         Args:
             unrecorded: how many events the program could not record.
@@ -70,4 +70,4 @@ class JournalLosses:
             self._saved = losses
             program = f"{mask_prose(origin.source)} (pid {origin.pid})"
             prefixes = (origin.prefix, *origin.ancestors)
-            _losses.note(directory.parent.parent, Losses(directory.name, program, *losses, prefixes))
+            _losses.append(directory.parent.parent, Losses(directory.name, program, *losses, prefixes))

@@ -20,13 +20,13 @@ _LOSSES = ("damaged", "unknown", "missing", "refused")
 
 
 class JournalProgress:
-    """The progress of one journal, and the file that it is noted in.
+    """The progress of one journal, and the file that it is written down in.
 
     Args:
         directory: the journal's folder.
 
     Attributes:
-        latest: the progress that the next `save` notes.
+        latest: the progress that the next `save` writes.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -35,11 +35,11 @@ class JournalProgress:
         self.latest = self._file.read()
 
     def save(self) -> None:
-        """Note the progress; it survives the death of this process."""
+        """Write the progress; it survives the death of this process."""
         self._file.write(self.latest)
 
     def begin_again(self) -> None:
-        """Note that everything is to be read again, and that all of it may have been sent."""
+        """Write that everything is to be read again, and that all of it may have been sent."""
         before, numbers = self.latest, segments(self._directory)
         first = numbers[0] if numbers else before.segment
         lost = int(first > 1)  # The journal does not have all of it any more.
@@ -63,20 +63,20 @@ class JournalProgress:
         for name in _LOSSES:
             setattr(self.latest, name, getattr(before, name))
 
-    def note_intent(self, up_to: Position) -> None:
-        """Note that everything before a position may have been sent."""
+    def write_intent(self, up_to: Position) -> None:
+        """Write that everything before a position may have been sent."""
         self.latest.intent_segment, self.latest.intent_offset = up_to
         self.save()
 
-    def note_blocked(self, error: str) -> None:
-        """Note why delivery fails, for programs and commands."""
+    def write_blocked(self, error: str) -> None:
+        """Write why delivery fails, for programs and commands."""
         if not self.latest.blocked_since:
             self.latest.blocked_since = time.time_ns()
         self.latest.error = error[:_LONGEST_ERROR]
-        self.note_failure()
+        self.count_failure()
 
-    def note_failure(self) -> None:
-        """Note that delivery has tried and failed: a waiting program must know."""
+    def count_failure(self) -> None:
+        """Count an attempt of delivery that failed: a waiting program must know."""
         self.latest.failures += 1
         self.save()
 
@@ -106,7 +106,7 @@ class JournalProgress:
         self.latest.clock = timestamps.now
 
     def to_disk(self) -> None:
-        """Flush what was noted to the disk, before segments are removed that it marks as delivered."""
+        """Flush what was written down to the disk, before segments are removed that it marks as delivered."""
         self._file.to_disk()
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""The delivery of one journal: it reads a stretch of events, writes it to the store, and notes its progress.
+"""The delivery of one journal: it reads a stretch of events, writes it to the store, and then writes its own progress.
 
-Before anything of a stretch is sent, its end is noted as the intent; afterwards, the stretch is noted as done. After a
+Before anything of a stretch is sent, its end is written down as the intent; afterwards, the stretch as done. After a
 crash, everything up to the intent may have been sent: runs are then looked up by their tag before they are created, and
 everything else may be written twice.
 """
@@ -64,11 +64,11 @@ class Stream:
         #: Whether a program asked for another attempt: it must know that there was one.
         self._asked = False
         self._losses = JournalLosses(self)
-        self._noted = JournalProgress(directory)
+        self._progress_file = JournalProgress(directory)
         if self.ledger.damaged:
             # What it has lost may have been only there. What was sent before is not sent as something new, because all
             # of it may have been sent.
-            self._noted.begin_again()
+            self._progress_file.begin_again()
             self.ledger.repair()
         # If the note of the intent is lost, everything may have been sent, and segments may have been removed.
         unknown = not self.progress.count and bool(self.runs)
@@ -82,7 +82,7 @@ class Stream:
     @property
     def progress(self) -> Progress:
         """The progress of its delivery."""
-        return self._noted.latest
+        return self._progress_file.latest
 
     def step(self, sink: Sink) -> bool:
         """Deliver the next stretch.
@@ -91,7 +91,7 @@ class Stream:
             whether there was anything to do.
 
         Raises:
-            Unavailable: the store cannot be reached; nothing is noted as delivered.
+            Unavailable: the store cannot be reached; nothing is written down as delivered.
         """
         # Checked before reading: once the lock of a dead writer is free, all of its events are there.
         alive = self.last_seen.is_alive()
@@ -106,8 +106,8 @@ class Stream:
             self._send_samples(sink)
             return self._retry_alone(sink) if alive else self._finish(sink)
         self._in_hand = True
-        self._noted.note_intent(max(self._reader.position, self._doubt_until))
-        before = self._noted.losses()
+        self._progress_file.write_intent(max(self._reader.position, self._doubt_until))
+        before = self._progress_file.losses()
         try:
             # Inside the `try`: if anything fails from here on, these entries are read again.
             with self._collecting(sink, start):
@@ -115,7 +115,7 @@ class Stream:
                 entries = self._apply(sink, entries, together=self._writes_together(sink, start))
                 self._interpreter.flush(sink)
         except BaseException as error:
-            self._noted.restore_losses(before)
+            self._progress_file.restore_losses(before)
             self._read_again(start, entries, error)
             if isinstance(error, RefusedTogether):
                 return True
@@ -123,7 +123,7 @@ class Stream:
         finally:
             self._in_hand = self._interpreter.is_batching = False
         self._size.lengthen()
-        self._note_done(len(entries))
+        self._write_done(len(entries))
         if self._reader.position >= self._doubt_until:
             # Else an older file, which is stored again, would replace a newer one that was deferred.
             self._retry(sink)
@@ -149,7 +149,7 @@ class Stream:
         if not self._writes_together(sink, start):
             yield
             return
-        # A run that has another id at the store must be noted at once: it cannot be created again.
+        # A run that has another id at the store must be written down at once: it cannot be created again.
         notes = self.runs.collecting() if sink.own_ids else contextlib.nullcontext()
         with notes, sink.collecting():
             yield
@@ -157,13 +157,13 @@ class Stream:
     def _writes_together(self, sink: Sink, start: Position) -> bool:
         return sink.collects and self._size.is_together(start)
 
-    def note_refusal(self, what: str, error: Exception) -> None:
-        """Note something that the store refused, if it is kept in another way or the program did not record it."""
-        self._losses.note_refusal(what, error)
+    def record_refusal(self, what: str, error: Exception) -> None:
+        """Record something that the store refused, if it is kept in another way or the program did not record it."""
+        self._losses.record_refusal(what, error)
 
-    def note_blocked(self, error: str) -> None:
-        """Note why delivery fails, for programs and commands."""
-        self._noted.note_blocked(error)
+    def write_blocked(self, error: str) -> None:
+        """Write why delivery fails, for programs and commands."""
+        self._progress_file.write_blocked(error)
 
     def retry_now(self) -> None:
         """Try everything again at once that waits for its next attempt."""
@@ -187,9 +187,9 @@ class Stream:
         if not self.progress.deferred:
             return False
         # Another journal may have tried a table that both have rows of, with success or not.
-        return self._asked or self._note_is_outdated() or self._interpreter.retry_is_due()
+        return self._asked or self._progress_is_outdated() or self._interpreter.retry_is_due()
 
-    def _note_is_outdated(self) -> bool:
+    def _progress_is_outdated(self) -> bool:
         return self._interpreter.count_waiting() != self.progress.deferred
 
     def sampled(self) -> bool:
@@ -207,7 +207,7 @@ class Stream:
     def close(self) -> None:
         """Close the files until they are used again: there may be more journals than files can be open."""
         self._reader.close()
-        self._noted.close()
+        self._progress_file.close()
 
     def _send_samples(self, sink: Sink) -> None:
         if self.sampled():
@@ -240,7 +240,7 @@ class Stream:
                     early = self._interpreter.early_requests.create_runs(sink, entries, number, self._doubt_until)
             entry = entries[number]
             if entry.event is None:
-                self._interpreter.note_damage(self._losses.skip_damage(entry.missing))
+                self._interpreter.tag_damage(self._losses.skip_damage(entry.missing))
                 continue
             if together and isinstance(entry.event, File):
                 self._interpreter.early_requests.begin_files(sink, entries, number)
@@ -267,21 +267,21 @@ class Stream:
         except BaseException:
             self._forget()
             raise
-        if delivered or trying or self._asked or self._note_is_outdated():
-            self._note_deferred()
+        if delivered or trying or self._asked or self._progress_is_outdated():
+            self._set_deferred()
             self._losses.save()
             if self._asked and self.progress.deferred:
                 self.progress.failures += 1
             self._asked = False
-            self._noted.save()
+            self._progress_file.save()
         return delivered
 
     def _retry_alone(self, sink: Sink) -> bool:
-        """Try deferred items again when there is nothing else to do, and note a failed attempt."""
+        """Try deferred items again when there is nothing else to do, and count a failed attempt."""
         trying = self._interpreter.blocked.due()
         delivered = self._retry(sink)
         if trying and not delivered:
-            self._noted.note_failure()
+            self._progress_file.count_failure()
         return delivered
 
     def _finish(self, sink: Sink) -> bool:
@@ -298,7 +298,7 @@ class Stream:
         last_time = self.last_seen.time(self._interpreter.last_time)
         why = DELETED if deleted or successors else DIED
         self._interpreter.ending.end_left_open(sink, last_time, self._reader.lost(), why)
-        self._note_deferred()
+        self._set_deferred()
         delivered = self._retry(sink)
         if self.progress.deferred and not delivered:
             blocked = self._interpreter.blocked
@@ -321,29 +321,29 @@ class Stream:
         remove_journal(self.directory)
         self._shared.points.remove_finished()
 
-    def _note_deferred(self) -> None:
+    def _set_deferred(self) -> None:
         self.progress.refused += self._shared.tables.take_left_out(self.directory)
         waiting = self._interpreter.waiting()
-        self._noted.set_deferred(waiting, self._interpreter.reason() if waiting.blocked else "")
+        self._progress_file.set_deferred(waiting, self._interpreter.reason() if waiting.blocked else "")
         self._interpreter.blocked.save()
 
-    def _note_done(self, count: int) -> None:
+    def _write_done(self, count: int) -> None:
         position = self._reader.position
         # What lies behind may have been sent already, when a longer stretch failed.
         intent = max(position, self._doubt_until)
-        self._noted.set_delivered(position, intent, count, self._interpreter.timestamps)
-        self._note_deferred()
+        self._progress_file.set_delivered(position, intent, count, self._interpreter.timestamps)
+        self._set_deferred()
         # First: a program that waits for this progress then asks what was lost.
         self._losses.save()
         self.ledger.settle()
         self._shared.what_changed.save()
-        self._noted.save()
+        self._progress_file.save()
         self._interpreter.delivered(position)
         self.runs.shrink()
         self.ledger.tidy()
         delivered = [number for number in segments(self.directory) if number < position.segment]
         if delivered:
-            self._noted.to_disk()
+            self._progress_file.to_disk()
             self._open_events.keep(delivered, self.runs.still_open())
         for number in delivered:
             segment_path(self.directory, number).unlink(missing_ok=True)

@@ -72,7 +72,7 @@ class Streams:
         return list(dict.fromkeys([*self._others.values(), *self._left]))
 
     def what_changed(self) -> list[WhatChanged]:
-        """The root runs whose changes are still to be noted, of each server."""
+        """The root runs whose changes are still to be written, of each server."""
         return [shared.what_changed for shared in self._shared.values()]
 
     def awaits_of(self, program: str) -> bool:

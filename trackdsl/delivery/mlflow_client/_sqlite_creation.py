@@ -48,7 +48,7 @@ def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> Non
     path = sqlite_path(uri)
     if path is None or path == ":memory:" or _has_content(path):
         return
-    made = _through_links(path)  # A link to where the file is to be made stays.
+    made = _through_links(path)  # If the path is a link, the file is made where it points, and the link stays.
     part = f"{made}.trackdsl-part"
     try:
         # A process that was killed here may have left it; its rollback journal would be applied to the new file.

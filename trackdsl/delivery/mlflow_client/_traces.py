@@ -23,8 +23,8 @@ from trackdsl.store_format.tags import ID_TAG
 #: Spans of one request.
 _PART = 250
 #: Traces that MLflow made inside the runs: how many are read, and how many spans of them are copied.
-_MOST_LOOKED_AT, _MOST_COPIED = 200, 1000
-#: In milliseconds: the clocks of machines differ.
+_MOST_READ, _MOST_COPIED = 200, 1000
+#: A trace may begin this long before its run, and end this long after it, in milliseconds: clocks of machines differ.
 _TOLERANCE = 1000
 _RUN = "mlflow.sourceRun"
 #: The stores in which a trace can be changed.
@@ -80,8 +80,8 @@ class MlflowTraces(MlflowConnection):
         left_out = [trace.left_out]
         if len(inner) > _MOST_COPIED:
             left_out.append(f"all but the first {_MOST_COPIED:,} spans of MLflow's own traces")
-        elif len(found) > _MOST_LOOKED_AT:
-            left_out.append(f"all but the first {_MOST_LOOKED_AT:,} of MLflow's traces from that time")
+        elif len(found) > _MOST_READ:
+            left_out.append(f"all but the first {_MOST_READ:,} of MLflow's traces from that time")
         spans = [_span(span, trace_id, number) for span in trace.spans]
         return spans + inner[:_MOST_COPIED], "; ".join(filter(None, left_out))
 
@@ -89,7 +89,7 @@ class MlflowTraces(MlflowConnection):
         """The traces of the same time."""
         first, last = trace.root.start // 1_000_000 - _TOLERANCE, trace.root.end // 1_000_000 + _TOLERANCE
         where = f"attributes.timestamp_ms >= {first} AND attributes.timestamp_ms <= {last}"
-        return self._search_traces(trace.experiment_id, where, _MOST_LOOKED_AT + 1, include_spans=False)
+        return self._search_traces(trace.experiment_id, where, _MOST_READ + 1, include_spans=False)
 
     def _found_trace(self, trace: RunTrace) -> Any:
         """MLflow's description of the trace that was made before; None if there is none."""
@@ -107,7 +107,7 @@ class MlflowTraces(MlflowConnection):
         self, found: Sequence[Any], trace: RunTrace, trace_id: str, number: int, check_interrupt: Callable[[], None]
     ) -> Iterator[Any]:
         """The spans of the traces that MLflow made inside the runs, below the spans of these runs."""
-        for inner in found[:_MOST_LOOKED_AT]:
+        for inner in found[:_MOST_READ]:
             around = trace.span_of.get(inner.info.trace_metadata.get(_RUN, ""))
             if around is None or ID_TAG in inner.info.tags:
                 continue

@@ -20,7 +20,7 @@ from pathlib import Path
 from trackdsl.delivery.environment import ProgramEnvironment, of_child
 from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular
-from trackdsl.store_format.heartbeat import note_start
+from trackdsl.store_format.heartbeat import mark_starting
 
 #: The exit code of a child whose store does not answer while no program is running.
 GAVE_UP = 3
@@ -135,7 +135,7 @@ class Children:
         assert child.process.stdin is not None
         os.set_blocking(child.process.stdin.fileno(), False)
         child.started = time.monotonic()
-        note_start(self._spool, child.process.pid, server)
+        mark_starting(self._spool, child.process.pid, server)
         child.unsent = b"".join(map(_message, self._handed.values()))
 
     def _check_exit(self, server: str, child: _Child) -> None:

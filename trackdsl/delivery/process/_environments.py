@@ -34,7 +34,7 @@ class Environments:
         self._next: dict[str, Mapping[str, str]] = {}
 
     def take(self, handed: ProgramEnvironment) -> None:
-        """Note an environment that a program has sent."""
+        """Keep an environment that a program has sent."""
         variables = self._same(self._normal(handed.variables))
         if handed.for_all:
             known, self._for_all = self._for_all, variables
@@ -49,7 +49,7 @@ class Environments:
             self.version += 1
 
     def learn(self, program: str, variables: Mapping[str, str]) -> None:
-        """Note the environment with which a program was started, until it sends the one that it has now."""
+        """Keep the environment with which a program was started, until it sends the one that it has now."""
         self._own.setdefault(program, self._same(self._normal(variables)))
 
     def knows(self, program: str) -> bool:
@@ -71,7 +71,7 @@ class Environments:
         return wanted if wanted is not None and wanted in choices else choices[0]
 
     def failed(self, program: str, alive: bool) -> None:
-        """Note that a store was not reached with the environment that was chosen for a journal."""
+        """A store was not reached with the environment that was chosen for a journal."""
         choices = self._choices(program, alive)
         tried = self.of(program, alive)
         self._next[program] = choices[(choices.index(tried) + 1) % len(choices)]

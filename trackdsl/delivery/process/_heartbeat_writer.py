@@ -1,4 +1,4 @@
-"""The heart of a delivery process: a thread that notes twice a second what the process does, see `heartbeat`.
+"""The heart of a delivery process: a thread that writes down twice a second what the process does, see `heartbeat`.
 
 The thread that delivers may be inside of a call that takes long: an import, a wait for SQLite's lock or for a server.
 So the beat says too for how long that thread has not moved, by its own CPU time.
@@ -25,7 +25,7 @@ class HeartbeatWriter:
     """Keeps the current activity of this process, and a thread that writes it to the heartbeat.
 
     Args:
-        spool: the spool's folder; None to note nothing.
+        spool: the spool's folder; None to write nothing.
         server: what the process delivers to, see `server_of`.
     """
 

@@ -44,7 +44,7 @@ class Folders:
         )
 
     def opened(self, origin: Origin) -> None:
-        """Note a store that exists now."""
+        """Remember a store that exists now."""
         folder = local_folder(origin.uri, origin.cwd)
         if folder is not None and os.path.isdir(folder):
             self._devices[folder] = os.stat(folder).st_dev

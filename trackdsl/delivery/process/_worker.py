@@ -21,7 +21,7 @@ from trackdsl.delivery.process._removed_stores import Folders, StoreRemoved
 from trackdsl.delivery.store._errors import NotYet, Unavailable
 from trackdsl.delivery.store._sink import Sink
 from trackdsl.delivery.summaries._what_changed import Waiting, WhatChanged
-from trackdsl.errors import logger, note
+from trackdsl.errors import log_once, logger
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin
 from trackdsl.journal._spool import JOURNALS, WAKE, check_spool, sweep
@@ -31,7 +31,7 @@ from trackdsl.store_format.servers import LOCAL, server_of
 
 #: How long a program may take to hand over its environment, in seconds; after that, the system is asked for it.
 _HANDOVER_PATIENCE = 3.0
-#: How long a round notes what changed in runs before it looks for events again, in seconds.
+#: How long a round writes what changed in runs before it looks for events again, in seconds.
 _MOMENT = 0.05
 
 #: Opens the sink of a target.
@@ -136,11 +136,11 @@ class Worker:
                 if stream.progress.blocked:  # These runs may need other credentials.
                     self.environments.failed(stream.origin.prefix, is_held(stream.directory / "lock"))
         busy = [stream for stream in self._streams if self._deliver(stream)]
-        noted = not busy and self._note_changes()
+        written = not busy and self._write_summaries()
         self._sinks.close_idle()
         self.expects_more = bool(busy) and all(stream.expects_more for stream in busy)
         self._heartbeat.end_round()
-        return bool(busy) or noted
+        return bool(busy) or written
 
     def woken(self) -> bool:
         """Whether a program woke delivery since the last round."""
@@ -178,8 +178,8 @@ class Worker:
         self._streams.close()
         self._sinks.close()
 
-    def _note_changes(self) -> bool:
-        """Note what changed in root runs that have ended, for a moment; returns whether anything was done.
+    def _write_summaries(self) -> bool:
+        """Write what changed in root runs that have ended, for a moment; returns whether anything was done.
 
         Only while nothing is to be delivered, and no program waits.
         """
@@ -191,24 +191,24 @@ class Worker:
                 if time.monotonic() >= until or self.woken() or self.awaited():
                     return done
                 if not self._streams.awaits_of(waiting.root.origin.prefix):
-                    self._note(what_changed, waiting)
+                    self._write_summary(what_changed, waiting)
                     done = True
         return done
 
-    def _note(self, what_changed: WhatChanged, waiting: Waiting) -> None:
+    def _write_summary(self, what_changed: WhatChanged, waiting: Waiting) -> None:
         origin = waiting.root.origin
         store = self._store_of(origin)
         try:
             self._heartbeat.doing(DELIVERING, store.name)
             self._use_environment(origin, self.spool / JOURNALS / waiting.root.journal)
-            what_changed.note(self._sink(store), waiting, lambda: self.woken() or self.awaited())
+            what_changed.write(self._sink(store), waiting, lambda: self.woken() or self.awaited())
         except Unavailable as error:
             what_changed.failed(waiting, error)
         except Exception as error:
             # An error in trackdsl or MLflow that no tag of the run can say: this run goes without, the others continue.
-            note(
-                f"trackdsl: what changed in run {waiting.root.run_id} cannot be noted, nor why",
-                key=f"not noted:{type(error).__name__}",
+            log_once(
+                f"trackdsl: what changed in run {waiting.root.run_id} cannot be written, nor why",
+                key=f"not written:{type(error).__name__}",
                 traceback=True,
             )
             what_changed.give_up(waiting)
@@ -287,7 +287,7 @@ class Worker:
             pause = timing().first_retry if error.pause is None else error.pause
             self._pauses[stream.directory] = _Pause(0.0, time.monotonic() + pause)
         if error.blocks:
-            stream.note_blocked(str(error))
+            stream.write_blocked(str(error))
 
     def _back_off(self, store: _Store, stream: Stream, error: str) -> None:
         if not store.failures:
@@ -295,7 +295,7 @@ class Worker:
         store.failures += 1
         self.environments.failed(stream.origin.prefix, is_held(stream.directory / "lock"))
         self._lengthen_pause(stream)
-        stream.note_blocked(error)
+        stream.write_blocked(error)
 
     def _lengthen_pause(self, stream: Stream) -> None:
         pause = self._pauses.setdefault(stream.directory, _Pause())

@@ -159,14 +159,14 @@ def known_run_id(target: Target, id_: bytes) -> str | None:
         target: the run's target.
         id_: our id of the run.
     """
-    from trackdsl.store_format.known_runs import find_noted
+    from trackdsl.store_format.known_runs import find_delivered
     from trackdsl.store_format.sinks import WITH_OWN_IDS, read_sink
 
     assert target.writer is not None
     directory = target.writer.directory
-    noted = find_noted(directory, id_)
-    if noted is not None:
-        return noted.run_id
+    delivered = find_delivered(directory, id_)
+    if delivered is not None:
+        return delivered.run_id
     sink = read_sink(directory.parent.parent, target.uri, target.cwd)
     return id_.hex() if sink is not None and sink.way in WITH_OWN_IDS else None
 
@@ -190,7 +190,7 @@ def find_run(target: Target, id_: bytes, timeout: float | None) -> Any:
 def _awaited_run(target: Target, id_: bytes, timeout: float | None, waiter: Waiter) -> Any:
     from trackdsl.delivery.program._waiting import RunWatch
     from trackdsl.journal._spool import journals
-    from trackdsl.store_format.known_runs import find_noted
+    from trackdsl.store_format.known_runs import find_delivered
 
     assert target.writer is not None
     spool = target.writer.directory.parent.parent
@@ -201,9 +201,9 @@ def _awaited_run(target: Target, id_: bytes, timeout: float | None, waiter: Wait
     while True:
         over = not online or (timeout is not None and time.monotonic() >= give_up)
         lost = watch.why_lost() if timeout is None else None
-        # After `why_lost`: delivery notes a run before it ends.
+        # After `why_lost`: delivery writes down a run before it ends.
         for directory in [target.writer.directory, *journals(spool)]:
-            run = find_noted(directory, id_)
+            run = find_delivered(directory, id_)
             if run is not None:
                 return run
         if over or lost is not None:
@@ -248,7 +248,7 @@ def _start_process(spool: Path) -> None:
     if getattr(sys, "frozen", False) or not sys.executable or not os.path.exists(sys.executable):
         raise OSError(2, "this program has no Python executable to start a process with")
     from trackdsl.journal._origin import run_detached
-    from trackdsl.store_format.heartbeat import note_start
+    from trackdsl.store_format.heartbeat import mark_starting
 
     check_spool(spool)
     log = spool / LOG
@@ -263,7 +263,7 @@ def _start_process(spool: Path) -> None:
         cwd=str(spool),
         env=of_child(),
     )
-    note_start(spool, pid)
+    mark_starting(spool, pid)
 
 
 _threads: dict[Path, threading.Thread] = {}

@@ -55,7 +55,7 @@ class Continuations:
         self._stream = stream
         self._remote_runs = remote_runs
         self._spool = spool
-        self._writes = SingleWrites(stream.note_refusal)
+        self._writes = SingleWrites(stream.record_refusal)
 
     def resume(self, sink: Sink, event: events.Open) -> DeliveredRun:
         """Resume a run, once.

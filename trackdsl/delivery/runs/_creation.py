@@ -81,7 +81,7 @@ class RunCreation:
             return self._create_elsewhere(sink, event, experiment, tags, error)
 
     def may_exist(self, id_: bytes, in_doubt: bool) -> bool:
-        """Whether a run may exist that is not noted.
+        """Whether a run may exist that is not written down.
 
         Args:
             id_: our id of it.
@@ -114,8 +114,8 @@ class RunCreation:
         new = NewRun(event.run, experiment, name, event.time // 1_000_000, fitted.batch.tags, link)
         return new, DeliveredRun("", experiment, params={}, keys=keys), Pending(texts=fitted.texts)
 
-    def note_sent(self, new: NewRun) -> None:
-        """Note what became of a run that was to be created together with others."""
+    def record_outcome(self, new: NewRun) -> None:
+        """Record what became of a run that was to be created together with others."""
         if new.sent:
             self._unsent.discard(new.id_)
             (self._doubted.discard if new.run_id else self._doubted.add)(new.id_)

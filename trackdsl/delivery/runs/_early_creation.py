@@ -1,6 +1,6 @@
 """Creates the runs of a stretch concurrently, before its events are applied, where each creation is a request.
 
-This is for what is ordinary: a new run whose parent is noted or is created together with it. All others are created
+This is for what is ordinary: a new run whose parent is known or is created together with it. All others are created
 when their events are applied, one after the other, and so is a run that the store refuses here.
 """
 
@@ -75,7 +75,7 @@ class EarlyCreation:
                 cast(CreatesConcurrently, cast(Any, sink)).create_runs([new for new, *_ in planned.values()], created)
         finally:
             for new, *_ in planned.values():
-                self._creation.note_sent(new)
+                self._creation.record_outcome(new)
 
     def take(self, id_: bytes) -> Pending | None:
         """The rest of the first content of a run that was created early, given out once; None for any other run."""

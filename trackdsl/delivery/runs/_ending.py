@@ -35,7 +35,7 @@ class RunEnding:
         sampling: system metrics of its runs.
         roots: the shared roots of ranks.
         continued: the runs that its program resumes.
-        what_changed: the root runs whose changes are still to be noted.
+        what_changed: the root runs whose changes are still to be written.
     """
 
     def __init__(

@@ -126,7 +126,7 @@ class HeldDelivery:
             return False
         self._writer.check_model(sink, run, event)
         if times:
-            self._writer.note_points(run, event, times)
+            self._writer.add_points(run, event, times)
         else:
             source = Source(self._stream.directory.name, end, held=True)
             times = self._writer.times(sink, run, event, source)

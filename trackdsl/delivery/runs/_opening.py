@@ -111,7 +111,7 @@ class RunOpening:
         self._opened_since = False
 
     def delivered(self) -> None:
-        """Note that the runs that were opened are delivered."""
+        """The runs that were opened are delivered."""
         if self._opened_since:
             self.pending_tags, self._opened_since = {}, False
 
@@ -129,7 +129,7 @@ class RunOpening:
         return _compose.opening_tags(self._stream.origin, event, git, self._shared.own_tags.spool)
 
     def _resume(self, sink: Sink, event: events.Open, in_doubt: bool) -> None:
-        """Resume a run, again if that may not be noted."""
+        """Resume a run, again if that may not be written down."""
         run = self._runs.get(event.run)
         if run is None or in_doubt:
             fresh = self._continued.resume(sink, event)

@@ -54,18 +54,18 @@ class Parents:
         parent = runs.get(id_) or self._remote_runs.find(sink, self._stream, id_, event.time, event.experiment)
         if parent is not None:
             return parent, {"mlflow.parentRunId": parent.run_id}
-        runs.note_without_parent(event.run, id_)
+        runs.mark_without_parent(event.run, id_)
         # A run may only seem lost, if journals wait for each other: then it is asked for once more.
         self._asks = self._asks or not self._remote_runs.is_lost(id_)
         return None, {"trackdsl.parent.missing": id_.hex()}
 
     def opened(self, event: events.Open) -> None:
-        """Note that a run exists."""
+        """A run exists. If it comes late, children may have missed it."""
         if time.time() - event.time / 1e9 >= timing().missing_run / 2:
             self._late = True
 
     def relink(self, sink: Sink, deferral: Deferral) -> None:
-        """Link children and parents that were found since; called before a stretch is noted as delivered.
+        """Link children and parents that were found since; called before a stretch is written down as delivered.
 
         Args:
             sink: the store.
@@ -95,19 +95,19 @@ class Parents:
         runs, id_ = self._stream.runs, self._stream.runs.without_parent.get(child)
         run, parent = runs.get(child), None if id_ is None else self._remote_runs.ask_again(sink, id_)
         if run is not None and parent is not None:
-            link(sink, run.run_id, parent, self._stream.note_refusal)
-            runs.note_parent(child)
+            link(sink, run.run_id, parent, self._stream.record_refusal)
+            runs.mark_with_parent(child)
 
     def _link(self, sink: Sink, child: bytes, run: DeliveredRun, parent: DeliveredRun, deferral: Deferral) -> None:
         try:
-            link(sink, run.run_id, parent, self._stream.note_refusal)
+            link(sink, run.run_id, parent, self._stream.record_refusal)
         except RunBlocked as error:
             if child not in deferral.dropped:
                 # Held without a tag: when it is delivered, the child is linked.
                 if not deferral.block_with(sink, events.Tags(child, {}), error):
                     raise
                 return
-        self._stream.runs.note_parent(child)
+        self._stream.runs.mark_with_parent(child)
 
     def _link_late(self, sink: Sink, run_id: str, missing: str) -> bool:
         """Link a run to a parent that came late; False if that has to be tried again."""
@@ -116,7 +116,7 @@ class Parents:
             parent = self._stream.runs.get(bytes.fromhex(missing))
         try:
             if parent is not None:
-                link(sink, run_id, parent, self._stream.note_refusal)
+                link(sink, run_id, parent, self._stream.record_refusal)
         except RunBlocked:  # Its experiment was deleted a moment ago, and may be restored.
             return False
         return True

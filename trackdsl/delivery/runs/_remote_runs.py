@@ -40,7 +40,7 @@ class RemoteRuns:
     """Finds runs for journals that did not open them.
 
     Args:
-        ledger: where it notes which runs it waits for.
+        ledger: where it writes which runs it waits for.
         find_journals: looks for new journals, and calls `add` for each.
     """
 
@@ -71,7 +71,7 @@ class RemoteRuns:
         self._waits.pop(stream.directory, None)
 
     def waits_no_more(self, stream: OpenJournal) -> None:
-        """Note that a journal does not wait for a run any more: it is read again from an earlier event."""
+        """A journal does not wait for a run any more: it is read again from an earlier event."""
         self._waits.pop(stream.directory, None)
 
     def known(self, id_: bytes) -> DeliveredRun | None:
@@ -138,7 +138,7 @@ class RemoteRuns:
             if run is not None and not run.ours:
                 # If plain MLflow opened it, our id of it is not at MLflow, and the journal that knows it may be gone
                 # the next time.
-                run = _noted(asking, id_, run)
+                run = _added_to(asking, id_, run)
             self._awaited.forget(id_)
             return run
         self._check_not_blocked(id_)
@@ -162,10 +162,10 @@ class RemoteRuns:
         return self.known(id_) or self._look_up(sink, id_, None)
 
     def find_here(self, asking: OpenJournal, id_: bytes) -> DeliveredRun | None:
-        """A run that is noted by a journal of this spool; None if the store has to be asked.
+        """A run that is written down by a journal of this spool; None if the store has to be asked.
 
         Raises:
-            NotYet: a journal may note it, and is not read so far.
+            NotYet: a journal may have it, and is not read so far.
             RunBlocked: the run is blocked.
         """
         self._waits.pop(asking.directory, None)
@@ -212,9 +212,9 @@ class RemoteRuns:
         now = time.time()
         run = self._look_up(sink, id_, experiment)
         if run is None:
-            self._awaited.note_missing(id_, now)
+            self._awaited.mark_missing(id_, now)
             return None
-        return _noted(asking, id_, run)
+        return _added_to(asking, id_, run)
 
     def _look_up(self, sink: Sink, id_: bytes, experiment: str | None) -> DeliveredRun | None:
         # If many runs of a process are asked for, ask for groups of them: a look-up at a store with many runs takes
@@ -230,7 +230,7 @@ class RemoteRuns:
         if run is None:
             return None
         self._looks[process] += 1
-        self._awaited.note_present(id_)
+        self._awaited.mark_present(id_)
         return run
 
     def _take(self, rows: list[tuple[str, str, str]]) -> None:
@@ -278,8 +278,8 @@ class RemoteRuns:
         return not sources or any(s.directory not in seen and self._moves(s, seen) for s in sources)
 
 
-def _noted(asking: OpenJournal, id_: bytes, run: DeliveredRun) -> DeliveredRun:
-    """Note a run in the journal that refers to it."""
+def _added_to(asking: OpenJournal, id_: bytes, run: DeliveredRun) -> DeliveredRun:
+    """Add a run to the journal that refers to it."""
     if begins_with(id_, asking.prefix):
         # It is the journal's own run, and the note of it was lost: the journal has to end it with its others.
         run = DeliveredRun(run.run_id, run.experiment_id)

@@ -1,6 +1,6 @@
 """Samples system metrics while runs are open, and keeps the samples until they are at the store.
 
-Programs note in their journals' folders which runs to sample. Sampling begins before MLflow is imported, and continues
+Programs write in their journals' folders which runs to sample. Sampling begins before MLflow is imported, and continues
 while a store does not answer. A line `o <id> <seconds>` starts it, `c <id>` ends it.
 """
 
@@ -87,8 +87,8 @@ class Sampling:
         self._runs: dict[bytes, _Sampled] = {}
         #: How many points of each run are being sent.
         self._sent: dict[bytes, int] = {}
-        #: Whether there is a file of notes, as of the first look in this stretch: all of its runs are noted by then.
-        self._noted: bool | None = None
+        #: Whether there was a file of notes at the first check in this stretch; by then it names all of its runs.
+        self._has_file: bool | None = None
 
     def sample_due(self) -> bool:
         """Read new notes, and take the samples that are due; returns whether more may come."""
@@ -108,9 +108,9 @@ class Sampling:
     def unsent(self, wanted: Callable[[bytes], bool]) -> Iterator[tuple[bytes, Sample]]:
         """The points of the wanted runs that were not sent yet; they count as being sent."""
         if not self._runs:
-            if self._noted is None:
-                self._noted = os.path.exists(self._directory / _NAME)
-            if not self._noted:
+            if self._has_file is None:
+                self._has_file = os.path.exists(self._directory / _NAME)
+            if not self._has_file:
                 return
         with self._lock:
             self._sample_ended()
@@ -120,13 +120,13 @@ class Sampling:
                 self._sent[run] = len(points)
 
     def forget(self) -> None:
-        """Note that the points that were being sent may not have arrived."""
-        self._noted = None
+        """Forget which points were sent: those that were being sent may not have arrived."""
+        self._has_file = None
         self._sent.clear()
 
     def delivered(self) -> None:
-        """Note that the points that were being sent have arrived."""
-        self._noted = None
+        """Forget which points were sent: those that were being sent have arrived."""
+        self._has_file = None
         if not self._sent:
             return
         with self._lock:

@@ -24,7 +24,7 @@ class Shared:
         models: the points of logged models.
         sampler: of system metrics, while runs are open.
         own_tags: adds to tags that runs have.
-        what_changed: the root runs whose changes are still to be noted.
+        what_changed: the root runs whose changes are still to be written.
     """
 
     remote_runs: RemoteRuns

@@ -80,7 +80,7 @@ class SharedRoots:
         assert rank is not None
         assert named is not None
         id_, root = self._root_for(sink, event, named)
-        self._runs.note_rank(event.run, id_)
+        self._runs.mark_rank(event.run, id_)
         self._runs.adopt(id_, root)
         if id_ != named:
             self._runs.adopt(named, root)
@@ -107,14 +107,14 @@ class SharedRoots:
         raise AssertionError
 
     def began(self, sink: Sink, id_: bytes) -> None:
-        """Note that a run exists: if it is that of a rank, open its root."""
+        """A run exists: if it is that of a rank, open its root."""
         root = self._root_of(id_)
         if root is not None and sink.status(root.run_id) in _WORST[1:]:
             sink.delete_tags(root.run_id, [ENDED_TAG])
             sink.reopen_run(root.run_id)
 
     def ended(self, sink: Sink, id_: bytes) -> None:
-        """Note that a run has ended: the last rank ends the root."""
+        """A run has ended: the last rank ends the root."""
         root, written = self._root_of(id_), "RUNNING"
         while root is not None:
             known = self._runs.ranks[id_]
@@ -161,7 +161,7 @@ class SharedRoots:
         run = _known(kept, root)
         others = [one.run_id for one in roots if one.run_id != kept.run_id]
         for child in itertools.chain.from_iterable(children[other] for other in others):
-            link(sink, child.run_id, run, self._stream.note_refusal)
+            link(sink, child.run_id, run, self._stream.record_refusal)
         # All are read before anything is collected: nothing stays in the outbox if a request fails.
         for params in [dict[str, events.Scalar](sink.params(other)) for other in others]:
             self._writer.outbox.add_params(sink, id_, run, params)
@@ -179,7 +179,7 @@ class SharedRoots:
         ranks, run = _ranks(sink, root), self._runs.get(id_)
         own = None if run is None else next((rank for rank in ranks if rank.run_id == run.run_id), None)
         if run is not None and own is None:
-            link(sink, run.run_id, root, self._stream.note_refusal)
+            link(sink, run.run_id, root, self._stream.record_refusal)
             ranks = _ranks(sink, root)
             own = next((rank for rank in ranks if rank.run_id == run.run_id), None)
         launch = None if own is None else own.tags.get(_LAUNCH_ID)

@@ -93,7 +93,7 @@ class RunWriter:
                 times.append(self.timestamps.assign(event.run, key, step, value, at))
                 continue
             times.append(self.timestamps.assign(event.run, key, step, value, at, shared.occupied(key, step, value)))
-            shared.note_point(key, step, value, times[-1])
+            shared.add_point(key, step, value, times[-1])
         return tuple(times)
 
     def times_before(self, event: events.AnyEvent, source: Source, *, continued: bool = False) -> tuple[int, ...]:
@@ -151,12 +151,12 @@ class RunWriter:
         if isinstance(event, (events.LinkedMetrics, events.ModelInput)):
             self._models.find(sink, run, event.model)
 
-    def note_points(self, run: DeliveredRun, event: events.AnyEvent, times: tuple[int, ...]) -> None:
-        """Note points that already have their milliseconds."""
+    def add_points(self, run: DeliveredRun, event: events.AnyEvent, times: tuple[int, ...]) -> None:
+        """Add points that already have their milliseconds."""
         shared = self._points.of(run.run_id, self._name)
         if shared is not None:
             for (key, step, value, _), at in zip(_points_of(event), times, strict=True):
-                shared.note_point(key, step, value, at)
+                shared.add_point(key, step, value, at)
 
     def end(self, sink: Sink, run: DeliveredRun, status: str, time: int) -> None:
         """End a run; `time` in nanoseconds since 1970.
@@ -254,7 +254,7 @@ class RunWriter:
     def _close(self, sink: Sink, run: DeliveredRun, event: events.Close) -> None:
         if self._continued.was_resumed_elsewhere(sink, event.run, run, event.time):
             self.outbox.flush(sink, event.run)
-            self._note_end(event.run, run)
+            self._close_run(event.run, run)
             return
         pending = self.outbox.of(event.run, run)
         if event.failure is not None:
@@ -264,9 +264,9 @@ class RunWriter:
             pending.add_tag("trackdsl.lost_events", str(event.lost))
         self.outbox.flush(sink, event.run)
         self.end(sink, run, event.status, event.time)
-        self._note_end(event.run, run)
+        self._close_run(event.run, run)
 
-    def _note_end(self, id_: bytes, run: DeliveredRun) -> None:
+    def _close_run(self, id_: bytes, run: DeliveredRun) -> None:
         self._models.forget(run.run_id)
         if self._runs.get(id_) is run:
             self._runs.close(id_)

@@ -18,7 +18,7 @@ from trackdsl.store_format.ledger import AWAITED
 
 #: How long an awaited run that does not come is remembered, in seconds.
 _FORGET_AFTER = 7 * 86_400.0
-#: The number of runs that are noted in the ledger at most.
+#: The number of runs that are written down in the ledger at most.
 _MOST = 10_000
 
 
@@ -36,7 +36,7 @@ class AwaitedRuns:
     """The runs that journals of one store wait for.
 
     Args:
-        ledger: where they are noted.
+        ledger: where they are written down.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -61,8 +61,8 @@ class AwaitedRuns:
         asked = self._look_ups.get(id_)
         return asked is None or time.monotonic() >= asked.next
 
-    def note_missing(self, id_: bytes, now: float) -> None:
-        """Note that the store was asked for a run and did not have it.
+    def mark_missing(self, id_: bytes, now: float) -> None:
+        """Remember that the store was asked for a run and did not have it.
 
         Args:
             id_: our id of the run.
@@ -71,7 +71,7 @@ class AwaitedRuns:
         asked = self._look_ups.get(id_)
         if asked is None:
             asked = self._look_ups[id_] = _LookUp(now)
-            self._note(id_, now)
+            self._write(id_, now)
         asked.last = now
         asked.first = min(asked.first, now)  # The clock may have been set back.
         # A run that has been missing for hours need not be asked for every few seconds.
@@ -79,15 +79,15 @@ class AwaitedRuns:
         asked.pause = min(max(asked.pause * 2, timing().first_retry), longest)
         asked.next = time.monotonic() + asked.pause
 
-    def note_present(self, id_: bytes) -> None:
-        """Note that the store has a run: the delivery of its process makes progress."""
+    def mark_present(self, id_: bytes) -> None:
+        """Forget a run that the store has: the delivery of its process makes progress."""
         self._behind.discard(prefix_of(id_))
         self.forget(id_)
 
     def forget(self, id_: bytes) -> None:
-        """Note that a run is not awaited any more."""
+        """A run is not awaited any more."""
         if self._look_ups and self._look_ups.pop(id_, None) is not None:
-            self._note(id_, None)
+            self._write(id_, None)
 
     def is_outdated(self, id_: bytes) -> bool:
         """Whether a run has been awaited for so long that it is not remembered any more."""
@@ -118,7 +118,7 @@ class AwaitedRuns:
             blocks=waited >= timing().missing_run,
         )
 
-    def _note(self, id_: bytes, first: float | None) -> None:
+    def _write(self, id_: bytes, first: float | None) -> None:
         try:
             self._ledger.write([AWAITED.change(id_, first)])
         except OSError as error:

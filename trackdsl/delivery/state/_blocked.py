@@ -124,7 +124,7 @@ class BlockedRuns:
         self._changed[id_] = None
 
     def remove(self, id_: bytes) -> None:
-        """Note that a run is delivered, or dropped."""
+        """Forget a run that is delivered, or dropped."""
         if self._runs.pop(id_, None) is not None:
             self._changed[id_] = None
         self._failures.pop(id_, None)
@@ -144,7 +144,7 @@ class BlockedRuns:
         return max(self._next_try - time.monotonic(), 0.0)
 
     def tried(self) -> None:
-        """Note that all were tried just now, and that some still cannot be delivered."""
+        """All were tried just now, and that some still cannot be delivered."""
         longest = _LONGEST_PAUSE_FOR_OTHERS if self._waiting_for_others else _LONGEST_PAUSE
         self._pause = min(2 * self._pause, longest)
         self._postpone()
@@ -154,7 +154,7 @@ class BlockedRuns:
         self._next_try = 0.0
 
     def save(self) -> None:
-        """Note the blocked runs in the ledger, for `trackdsl status`."""
+        """Write the blocked runs to the ledger, for `trackdsl status`."""
         if not self._changed:
             return
         changed, self._changed = self._changed, {}
@@ -163,7 +163,7 @@ class BlockedRuns:
         try:
             self._ledger.write(BLOCKED.change(id_, self._value(id_)) for id_ in changed)
         except OSError as error:
-            logger.warning("trackdsl cannot note the blocked runs: %s", error)
+            logger.warning("trackdsl cannot write the list of blocked runs: %s", error)
 
     def _value(self, id_: bytes) -> tuple[str, str] | None:
         run = self._runs.get(id_)

@@ -101,8 +101,8 @@ class HeldEvents:
                 self._delivered_of(done)
         return bool(done)
 
-    def noted(self) -> None:
-        """Note that events which were delivered from here will not be read from the journal again."""
+    def release(self) -> None:
+        """Forget events which were delivered from here: they will not be read from the journal again."""
         if self._delivered:
             self._write(RELEASED.change(end, None) for end in self._delivered)
             self.kept -= self._delivered
@@ -125,7 +125,7 @@ class HeldEvents:
         try:
             self._ledger.write(changes, before_progress=True)
         except OSError as error:
-            raise Unavailable(f"cannot note the held events: {error}") from None
+            raise Unavailable(f"cannot write the held events: {error}") from None
 
 
 def _value(held: HeldEvent) -> HeldValue:

@@ -32,7 +32,7 @@ class Ledger:
 
     Args:
         path: its file.
-        before: what earlier versions noted in other files; they are removed once it is noted here.
+        before: what earlier versions wrote to other files; they are removed once it is written here.
 
     Attributes:
         damaged: whether a part of the file could not be read, other than a commit that was being written.
@@ -112,7 +112,7 @@ class Ledger:
                 sync(self._path)
 
     def settle(self) -> None:
-        """Flush what nothing but the ledger will know once progress is noted.
+        """Flush what nothing but the ledger will know once progress is written down.
 
         Raises:
             Unavailable: it cannot be flushed.
@@ -140,7 +140,7 @@ class Ledger:
             self._longest = 2 * self._count
 
     def repair(self) -> None:
-        """Replace a damaged file by what could be read of it; its owner has noted the damage."""
+        """Replace a damaged file by what could be read of it; its owner has written that down."""
         if self.damaged and self._before is None:
             self.damaged = False
             try:

@@ -18,7 +18,7 @@ class OpenJournal(Protocol):
         directory: the journal's folder.
         origin: the program that wrote it, and the store that it goes to.
         prefix: the first bytes of its runs' ids; empty if an old version wrote it.
-        ledger: what delivery has noted of it.
+        ledger: what delivery has written of it.
         runs: its runs that exist at MLflow.
     """
 
@@ -44,5 +44,5 @@ class OpenJournal(Protocol):
     def is_dropped(self, id_: bytes) -> bool:
         """Whether a run of this journal was dropped."""
 
-    def note_refusal(self, what: str, error: Exception) -> None:
-        """Note something that the store refused, and that is kept in another way."""
+    def record_refusal(self, what: str, error: Exception) -> None:
+        """Record something that the store refused, and that is kept in another way."""

@@ -48,7 +48,7 @@ class RunMap:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         #: The keys of notes that are not written yet, and what undoes them, while they are collected.
-        self._noted: dict[tuple[Kind[bytes, Any], bytes], None] | None = None
+        self._collected: dict[tuple[Kind[bytes, Any], bytes], None] | None = None
         self._undo: list[Callable[[], object]] = []
         self._runs: dict[bytes, DeliveredRun] = {}
         self._ended = EndedRuns()
@@ -66,18 +66,18 @@ class RunMap:
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """Write the notes at the end of this context, all at once; if it raises, forget them."""
-        self._noted = {}
+        """Write the entries at the end of this context, all at once; if it raises, forget them."""
+        self._collected = {}
         try:
             yield
         except BaseException:
-            self._noted = None
+            self._collected = None
             for undo in reversed(self._undo):
                 undo()
             raise
         else:
-            noted, self._noted = self._noted, None
-            self._write(kind.change(key, self._value(kind, key)) for kind, key in noted)
+            collected, self._collected = self._collected, None
+            self._write(kind.change(key, self._value(kind, key)) for kind, key in collected)
         finally:
             self._undo.clear()
 
@@ -87,19 +87,19 @@ class RunMap:
         return self._restored(id_) if run is None else run
 
     def add(self, id_: bytes, run: DeliveredRun) -> None:
-        """Note that a run exists."""
+        """Add a run that exists."""
         self._set(id_, run)
-        self._note(RUN, id_)
+        self._write_entry(RUN, id_)
 
     def adopt(self, id_: bytes, run: DeliveredRun) -> None:
-        """Note a run that another process opened and ends."""
+        """Add a run that another process opened and ends."""
         self._set(id_, replace(run, open=False, ours=False, continued=False))
-        self._note(RUN, id_)
+        self._write_entry(RUN, id_)
 
     def resume(self, id_: bytes, run: DeliveredRun) -> None:
-        """Note a run that was resumed under its own id."""
+        """Add a run that was resumed under its own id."""
         self._set(id_, run)
-        self._note(RUN, id_)
+        self._write_entry(RUN, id_)
 
     def open_as(self, run_id: str) -> list[bytes]:
         """Our ids of this journal's open runs that are a certain MLflow run."""
@@ -110,14 +110,14 @@ class RunMap:
         return [run.run_id for run in self._runs.values() if run.continued]
 
     def close(self, id_: bytes) -> None:
-        """Note that a run that was got has ended."""
+        """Mark a run that was got as ended."""
         run = self._runs[id_]
-        if self._noted is not None:
+        if self._collected is not None:
             self._undo.append(partial(setattr, run, "open", run.open))
         run.open = False
         run.params = None
         self._ending.append(id_)
-        self._note(RUN, id_)
+        self._write_entry(RUN, id_)
 
     def shrink(self) -> None:
         """Keep of the runs that have ended only what is stored nowhere else; called when their stretch is delivered."""
@@ -127,27 +127,27 @@ class RunMap:
                 del self._runs[id_]
         self._ending.clear()
 
-    def note_without_parent(self, id_: bytes, parent: bytes) -> None:
-        """Note, before it is created, that a run has no parent: the parent must be looked up later."""
+    def mark_without_parent(self, id_: bytes, parent: bytes) -> None:
+        """Write, before it is created, that a run has no parent: the parent must be looked up later."""
         if id_ not in self.without_parent:
             self.without_parent[id_] = parent
             # Written at once, and not undone: the store may have created the run although the rest of its stretch
             # fails.
             self._write([WITHOUT_PARENT.change(id_, parent)])
 
-    def note_parent(self, id_: bytes) -> None:
-        """Note that such a run has got its parent."""
+    def mark_with_parent(self, id_: bytes) -> None:
+        """Write that such a run has got its parent."""
         parent = self.without_parent.pop(id_)
         self._undo.append(partial(self.without_parent.__setitem__, id_, parent))
-        self._note(WITHOUT_PARENT, id_)
+        self._write_entry(WITHOUT_PARENT, id_)
 
-    def note_rank(self, id_: bytes, root: bytes) -> None:
-        """Note, before it is created, that a run is that of a rank: its end may be that of the root."""
+    def mark_rank(self, id_: bytes, root: bytes) -> None:
+        """Write, before it is created, that a run is that of a rank: its end may be that of the root."""
         before = self.ranks.get(id_)
         if before != root:
             self._undo.append(partial(self.ranks.__setitem__, id_, before) if before else partial(self.ranks.pop, id_))
             self.ranks[id_] = root
-            self._note(RANK, id_)
+            self._write_entry(RANK, id_)
 
     def still_open(self) -> list[bytes]:
         """Ids of the runs that have not ended, latest first."""
@@ -176,13 +176,13 @@ class RunMap:
 
     def _set(self, id_: bytes, run: DeliveredRun) -> None:
         before = self.get(id_)
-        if self._noted is not None:
+        if self._collected is not None:
             self._undo.append(partial(self._runs.pop, id_) if before is None else partial(self._set, id_, before))
         self._runs[id_] = run
 
-    def _note(self, kind: Kind[bytes, Any], key: bytes) -> None:
-        if self._noted is not None:
-            self._noted[kind, key] = None
+    def _write_entry(self, kind: Kind[bytes, Any], key: bytes) -> None:
+        if self._collected is not None:
+            self._collected[kind, key] = None
             return
         self._undo.clear()
         self._write([kind.change(key, self._value(kind, key))])
@@ -203,4 +203,4 @@ class RunMap:
             self._ledger.write(changes)
         except OSError as error:
             # Delivery continues: the facts about runs can also be found at MLflow, by tag.
-            logger.warning("trackdsl cannot note its runs: %s", error)
+            logger.warning("trackdsl cannot write the list of runs: %s", error)

@@ -39,31 +39,33 @@ class DeferredArtifacts:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._noted = ledger.load(DEFERRED, self._values)
+        self._written = ledger.load(DEFERRED, self._values)
 
     def read(self) -> list[WaitingArtifact]:
         """The deferred artifacts; entries that name no artifact are skipped."""
-        artifacts = [WaitingArtifact(key[0], value[0], key[1], key[2], value[1]) for key, value in self._noted.items()]
+        artifacts = [
+            WaitingArtifact(key[0], value[0], key[1], key[2], value[1]) for key, value in self._written.items()
+        ]
         return sorted(filter(_names_artifact, artifacts), key=recorded_order)
 
-    def note(self, waiting: Iterable[WaitingArtifact]) -> None:
-        """Note which artifacts wait now.
+    def write(self, waiting: Iterable[WaitingArtifact]) -> None:
+        """Write which artifacts wait now.
 
         Raises:
             Unavailable: there is no space.
         """
-        noted = {(each.run_id, each.path, each.event): (each.experiment_id, each.only) for each in waiting}
-        gone = [DEFERRED.change(key, None) for key in self._noted if key not in noted]
-        added = [DEFERRED.change(key, value) for key, value in noted.items() if self._noted.get(key) != value]
+        entries = {(each.run_id, each.path, each.event): (each.experiment_id, each.only) for each in waiting}
+        gone = [DEFERRED.change(key, None) for key in self._written if key not in entries]
+        added = [DEFERRED.change(key, value) for key, value in entries.items() if self._written.get(key) != value]
         try:
             self._ledger.write([*gone, *added], before_progress=True)
         except OSError as error:
-            # Without the note, a crash would lose them: delivery stops here until there is space.
-            raise Unavailable(f"cannot note the deferred artifacts: {error}") from None
-        self._noted = noted
+            # Without the entries, a crash would lose them: delivery stops here until there is space.
+            raise Unavailable(f"cannot write the list of deferred artifacts: {error}") from None
+        self._written = entries
 
     def _values(self) -> Iterable[tuple[DeferredKey, DeferredValue]]:
-        return self._noted.items()
+        return self._written.items()
 
 
 def _names_artifact(waiting: WaitingArtifact) -> bool:

@@ -55,7 +55,7 @@ _MOST_NOTES = 5
 Capture = Callable[[list[Site]], ProgramContents]
 
 
-def note_changes(sink: Sink, run_id: str, origin: Origin, capture: Capture) -> bool:
+def write_changes(sink: Sink, run_id: str, origin: Origin, capture: Capture) -> bool:
     """Write to a root run what changed since the last comparable run.
 
     Args:

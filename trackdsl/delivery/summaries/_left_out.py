@@ -10,7 +10,7 @@ from trackdsl.delivery.batches._single_writes import tag_omitted
 from trackdsl.delivery.store._errors import Refused, Unavailable
 from trackdsl.delivery.store._sink import GONE, Sink
 from trackdsl.delivery.summaries._reports import Interrupted
-from trackdsl.errors import format_error, note
+from trackdsl.errors import format_error, log_once
 
 
 def make_or_leave_out(sink: Sink, run_id: str, name: str, make: Callable[[], bool]) -> bool:
@@ -43,7 +43,7 @@ def make_or_leave_out(sink: Sink, run_id: str, name: str, make: Callable[[], boo
 def _leave_out(sink: Sink, run_id: str, name: str, reason: str, *, traceback: bool) -> None:
     if sink.status(run_id) == GONE:
         return  # Somebody has deleted the run a moment ago.
-    note(
+    log_once(
         f"trackdsl: {name} of run {run_id} is left out: {reason}",
         key=f"left out:{name}:{reason.replace(run_id, '')}",
         traceback=traceback,

@@ -1,8 +1,8 @@
-"""Root runs that wait for their changes to be noted, or for a report or a trace: the ledger of their server has them.
+"""Root runs that wait for their changes to be written, or for a report or a trace: the ledger of their server has them.
 
-A run is noted there when it begins, so that one whose program or delivery is killed is not forgotten. The work is done
-while nothing is to be delivered, one run after the other, and programs do not wait for it. A thread that delivers in a
-program only notes changes: a report or a trace would take the program's time, so these wait for the next process.
+A run is entered there when it begins, so that one whose program or delivery is killed is not forgotten. The work is
+done while nothing is to be delivered, one run after the other, and programs do not wait for it. A thread that delivers
+in a program only writes changes: a report or a trace would take the program's time, so these wait for the next process.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from trackdsl._core import events
 from trackdsl.delivery._timing import timing
 from trackdsl.delivery.state._ledger import Ledger
 from trackdsl.delivery.store._sink import Sink
-from trackdsl.delivery.summaries._change_notes import note_changes
+from trackdsl.delivery.summaries._change_notes import write_changes
 from trackdsl.delivery.summaries._left_out import make_or_leave_out
 from trackdsl.delivery.summaries._program_contents import PROGRAM, ProgramReader, Site
 from trackdsl.delivery.summaries._reports import Interrupted, make_report
 from trackdsl.delivery.summaries._traces import make_trace
-from trackdsl.errors import logger, note
+from trackdsl.errors import log_once, logger
 from trackdsl.journal._lock import is_written
 from trackdsl.journal._origin import Origin
 from trackdsl.journal._spool import JOURNALS
@@ -92,15 +92,15 @@ class WhatChanged:
         self._seen: set[tuple[str, Site]] = set()
         self._looked = 0.0
         roots = ledger.load(CHANGES, self._roots)
-        traced, noted = ledger.load(TRACED, self._traced), ledger.load(NOTED, self._noted)
+        traced, written = ledger.load(TRACED, self._traced), ledger.load(NOTED, self._written)
         for root in with_origins(roots, ledger.load(ORIGIN, self._origins), traced):
-            made = {CHANGES_PATH} if root.id_ in noted else set()
+            made = {CHANGES_PATH} if root.id_ in written else set()
             # Ended perhaps: its end may have been delivered.
             self._waiting[root.id_] = Waiting(root, ended=True, made=made, to_process=not own)
             self._journals[root.journal] += 1
 
     def opened(self, stream: OpenJournal, event: events.Open, run_id: str) -> None:
-        """Note that a run has begun."""
+        """A run has begun."""
         origin = stream.origin
         if not _wanted(origin, traces=event.traces):
             return
@@ -115,7 +115,7 @@ class WhatChanged:
             self._sites.append((origin, event.site))
 
     def closed(self, stream: OpenJournal, id_: bytes) -> None:
-        """Note that a run has ended."""
+        """A run has ended."""
         root = stream.runs.ranks.get(id_)
         if root is not None:  # The last rank ends the root that they share, whichever began first.
             self._add_shared(stream, id_)
@@ -153,8 +153,8 @@ class WhatChanged:
             one.ended and not one.to_process and one.failures < _MOST_FAILURES for one in self._waiting.values()
         )
 
-    def note(self, sink: Sink, waiting: Waiting, waits: Callable[[], bool]) -> None:
-        """Note the changes of one root run, and make its report and trace.
+    def write(self, sink: Sink, waiting: Waiting, waits: Callable[[], bool]) -> None:
+        """Write the changes of one root run, and make its report and trace.
 
         Args:
             sink: the store.
@@ -196,7 +196,7 @@ class WhatChanged:
         """Leave a run's report and trace to a process, because this is a thread of a program."""
         waiting.to_process = True
         if waiting.root.traces:
-            note(
+            log_once(
                 "trackdsl: a thread that delivers makes no traces and no reports, as this would take the program's "
                 "time: `trackdsl sync` makes them, or the next delivery process.",
                 key="traces-of-threads",
@@ -209,7 +209,7 @@ class WhatChanged:
         origin = root.origin
         if origin.project is not None:
             capture = partial(self._program_reader.of_program, origin)
-            yield CHANGES_PATH, partial(note_changes, sink, root.run_id, origin, capture)
+            yield CHANGES_PATH, partial(write_changes, sink, root.run_id, origin, capture)
         if origin.reports and self._own:
             yield REPORT_PATH, partial(make_report, sink, root.run_id, waits)
         if root.traces and self._own:
@@ -217,13 +217,13 @@ class WhatChanged:
             yield "trace", partial(make_trace, sink, root.run_id, waits, still_runs=still_runs)
 
     def failed(self, waiting: Waiting, error: Exception) -> None:
-        """Note that a run could not be done; it is tried again later, and by a later process."""
+        """A run could not be done; it is tried again later, and by a later process."""
         waiting.failures += 1
         pause = min(timing().first_retry * 2**waiting.failures, timing().longest_retry)
         waiting.next_try = time.monotonic() + pause
         if waiting.failures == _MOST_FAILURES:
-            note(
-                f"trackdsl: what changed in run {waiting.root.run_id} is not noted, or its report or trace not made, "
+            log_once(
+                f"trackdsl: what changed in run {waiting.root.run_id} is not written, or its report or trace not made, "
                 f"yet: {error}",
                 key=f"not made yet:{error}",
             )
@@ -237,13 +237,13 @@ class WhatChanged:
         self._program_reader.close()
 
     def save(self) -> None:
-        """Write what is new to the ledger, before the journals note their progress."""
+        """Write what is new to the ledger, before the journals write their progress."""
         if self._unsaved:
             changes, self._unsaved = self._unsaved, []
             try:
                 self._ledger.write(changes)
             except OSError as error:  # On a full disk. Only a kill makes a difference.
-                logger.warning("trackdsl cannot note the runs whose changes are to be noted: %s", error)
+                logger.warning("trackdsl cannot write the list of runs whose changes are to be written: %s", error)
 
     def _add(self, root: RootRun) -> None:
         if root.id_ in self._waiting:
@@ -285,7 +285,7 @@ class WhatChanged:
     def _traced(self) -> Iterator[tuple[bytes, bool]]:
         yield from ((id_, True) for id_, waiting in self._waiting.items() if waiting.root.traces)
 
-    def _noted(self) -> Iterator[tuple[bytes, bool]]:
+    def _written(self) -> Iterator[tuple[bytes, bool]]:
         yield from ((id_, True) for id_, waiting in self._waiting.items() if CHANGES_PATH in waiting.made)
 
 

@@ -19,7 +19,7 @@ _LONGEST = 1 << 20
 _MOST_MODULES = 400
 #: Folders of installed packages, and of Python itself.
 _INSTALLED = re.compile(r"[/\\](?:site|dist)-packages(?:[/\\]|$)|[/\\]lib(?:64)?[/\\]python3[^/\\]*(?:[/\\]|$)|\.zip$")
-#: Its functions are in every program, and are not part of the project.
+#: Functions of this package are used by every program, and are not part of the project.
 _OWN = "trackdsl"
 
 #: Python raises these for files that are not valid Python, also for files that were damaged on purpose.
