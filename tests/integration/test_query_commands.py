@@ -361,7 +361,7 @@ def test_mistakes(ask: Any, tmp_path: Path) -> None:
     assert "did you mean `accuracy`" in ask("ls", "churn", "--order-by", "acuracy", code=1).output
     assert "there is no run 'nobody': give its id" in ask("show", "nobody", code=1).output
     assert "no run 'pipelin-0'; did you mean `pipeline-0`?" in ask("show", "pipelin-0", code=1).output
-    assert "two runs" in ask("compare", "pipeline-0", code=1).output
+    assert "two runs" in ask("compare", "pipeline-0", code=2).output
     ask("show", code=2)
     ask("compare", code=2)
     result = CliRunner().invoke(main, ["ls"])

@@ -17,6 +17,7 @@ from trackdsl.query._rows import FoundRun
 from trackdsl.query._run_lookup import asked_for
 from trackdsl.store_format.call_tag import FIELDS, GIT_DIRTY_TAG
 from trackdsl.store_format.changes.recorded import stages_of
+from trackdsl.store_format.original_names import originals_of
 from trackdsl.store_format.tags import BRANCH_TAG, COMMIT_TAG, SOURCE_NAME_TAG
 
 #: The tags that say which code a run recorded, and their names here; see `FoundRun.value`.
@@ -87,6 +88,7 @@ def _comparison(runs: Sequence[FoundRun], reader: PagedReader, *, everything: bo
         stages=tuple(_stage(row, everything=everything) for row in rows),
         changes=tuple(run_changes(run, kept.changes(run, runs[0])) for run in runs[1:_MOST_WITH_CHANGES]),
         tracking_uri=reader.uri,
+        originals=originals_of([*runs, *(one for each in below.values() for one in each)]),
     )
 
 

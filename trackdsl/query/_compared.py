@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +76,11 @@ class ComparedRuns:
     stages: tuple[ComparedStage, ...] = ()
     changes: tuple[RunChanges, ...] = ()
     tracking_uri: str = field(default="", compare=False)
+    originals: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def shown_name(self, name: str) -> str:
+        """The original name of a parameter or metric, for people."""
+        return self.originals.get(name, name)
 
     def __iter__(self) -> Iterator[Difference]:
         return iter(self.differences)

@@ -31,6 +31,8 @@ class Comparison(ComparedRuns):
         changes: what changed in each further run since the first: source with diffs, packages, the patch, datasets,
             and where the trees part; of the first eight runs.
         tracking_uri: the store.
+        originals: the original names of parameters and metrics whose names the store does not take, by those that it
+            has, which are the names in `differences` and `stages`.
     """
 
     @property

@@ -166,7 +166,8 @@ def _wanted(comparison: ComparedRuns) -> Iterator[tuple[str, str, str, str]]:
         for metric in stage.metrics:
             if metric.startswith(SYSTEM):
                 continue
-            key = f"{name}: {metric}" if stage.path else metric
+            shown = comparison.shown_name(metric)
+            key = f"{name}: {shown}" if stage.path else shown
             for run_id, label in list(zip(stage.run_ids, comparison.labels, strict=True))[:_MOST_WITH_CURVES]:
                 if run_id is not None:
                     yield key, metric, run_id, label

@@ -61,12 +61,12 @@ def sections(comparison: ComparedRuns, most: int, most_times: int) -> list[Shown
     shown = []
     for kind in ("params", "metrics"):
         below = [
-            (f"{names[at]}: {one.name}", one)
+            (f"{names[at]}: {comparison.shown_name(one.name)}", one)
             for at, stage in enumerate(comparison.stages)
             for one in stage.differences
             if one.kind == kind
         ]
-        rows = [_row(one.name, one) for one in comparison if one.kind == kind]
+        rows = [_row(comparison.shown_name(one.name), one) for one in comparison if one.kind == kind]
         rows += [_row(name, one) for name, one in below[:most]]
         shown.append(ShownRows(kind, rows, max(0, len(below) - most)))
     shown += [_statuses(comparison, names, most), _times(comparison, names, most_times)]

@@ -46,9 +46,9 @@ def axes_of(comparison: ComparedRuns) -> list[Axis]:
     Texts that have too many different values have no axis.
     """
     names = stage_names(comparison.stages)
-    named = [(one.name, one) for one in comparison]
+    named = [(comparison.shown_name(one.name), one) for one in comparison]
     for name, stage in zip(names, comparison.stages, strict=True):
-        named += [(f"{name}: {one.name}", one) for one in stage.differences]
+        named += [(f"{name}: {comparison.shown_name(one.name)}", one) for one in stage.differences]
     by_kind = []
     for kind in ("params", "metrics"):
         axes: dict[tuple[float | None, ...], Axis] = {}

@@ -26,6 +26,7 @@ from trackdsl.store_format.report.files import ListedFile
 from trackdsl.store_format.report.material import SYSTEM, Material
 from trackdsl.store_format.report.node import RunNode, walk
 from trackdsl.store_format.report.page_data import page_data
+from trackdsl.store_format.report.renaming import with_original_names
 from trackdsl.store_format.report.shortening import LENGTHS, shortened
 from trackdsl.store_format.report.timeline import timeline
 from trackdsl.store_format.report.tree_list import TreeList
@@ -52,6 +53,7 @@ def report_html(material: Material) -> str:
     Args:
         material: what it shows.
     """
+    material = with_original_names(material)
     page = _page(material)
     if _size(page) <= LARGEST:
         return page
