@@ -235,7 +235,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("store_format/changes/source.py", "return mask_text(text[:_LONGEST_TEXT])", "return text[:_LONGEST_TEXT]", f"{CHANGES}::test_finds_what_a_function_uses_of_its_project"),
     ("store_format/changes/source.py", "if definition.module.edited > began:", "if False:", f"{CHANGES}::test_source_that_may_not_be_what_ran_is_left_out"),
     ("store_format/changes/descriptions.py", "return _ENTITY.sub(lambda match: _ENTITIES[match[0].lower()], escaped)", "return escaped", f"{CHANGES}::test_no_name_or_value_is_markup"),
-    ("store_format/changes/compare.py", "if name not in below[path] or name == own[path]", "if path is not None", f"{CHANGES}::test_a_change_inside_a_nested_stage_is_not_blamed_on_the_stage_around_it"),
+    ("store_format/changes/compare.py", "if name not in below[path] or name in functions[path]", "if path is not None", f"{CHANGES}::test_a_change_inside_a_nested_stage_is_not_blamed_on_the_stage_around_it"),
     ("delivery/summaries/_program_contents.py", "return self.newest <= began <= self.time", "return began <= self.time", "tests/unit/test_recorded_source.py::test_what_a_later_program_ran_is_not_taken_for_what_an_earlier_one_ran"),
     ("delivery/summaries/_previous_run.py", " or run.tags.get(SUPERSEDED_TAG)", "", f"{WHAT_CHANGED}::test_which_run_is_the_last_one_like_it"),
     ("delivery/batches/_single_writes.py", "                    continue\n                if plain != text:\n", "                    break\n                if plain != text:\n", "tests/integration/test_fallback_encoding.py::test_why_something_is_left_out_is_said_in_ascii"),
