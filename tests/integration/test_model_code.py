@@ -203,6 +203,8 @@ def test_code_that_was_loaded_by_its_path_has_the_name_that_it_is_imported_by(mo
 #: Each way of loading has a process of its own, forked from one that has imported the libraries and nothing of a model.
 LOAD = """
 import os, sys, mlflow.pyfunc, mlflow.sklearn, numpy as np, trackdsl
+import mlflow.store.model_registry.sqlalchemy_store, mlflow.store.tracking.sqlalchemy_store
+import sklearn.linear_model, sklearn.pipeline, sklearn.preprocessing
 store, *uris = sys.argv[1:]
 mlflow.set_tracking_uri(store)
 loaders = {"ours": lambda uri: trackdsl.load_model(uri, trusted=True, tracking_uri=store),
