@@ -79,6 +79,7 @@ def run_names(uri: str) -> list[str]:
     return sorted(run.info.run_name for run in recorded.runs)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",

@@ -238,6 +238,7 @@ def test_r35_a_version_is_registered(with_mlflow: Recorded) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long  # The first test runs the program.
 def test_r36_autologging_before_the_start(with_mlflow: Recorded) -> None:
     """Autologging that was switched on before opens no run of its own."""
     assert [run.info.run_name for run in with_mlflow.runs] == ["clash", "models"]

@@ -37,7 +37,12 @@ def _needed(guide: Path) -> list[str | None]:
 
 def _programs() -> list[Any]:
     return [
-        pytest.param(guide, needs, id=f"{guide.stem}-{needs}" if needs else guide.stem)
+        pytest.param(
+            guide,
+            needs,
+            id=f"{guide.stem}-{needs}" if needs else guide.stem,
+            marks=[pytest.mark.long] * (needs == "pyspark"),
+        )
         for guide in GUIDES
         for needs in _needed(guide)
     ]
