@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import sys
 import traceback
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -123,9 +125,33 @@ def test_near_misses(module: Any, caplog: pytest.LogCaptureFixture) -> None:
     """A method that a class inherits, and a module without its colon, have a hint of their own."""
     stages("churn_of_test:Sub.fit").follow()
     MainStages(stages("churn.model.fit")).compile(b"def main(): ...", "train.py")
-    inherited, module_of = (record.getMessage() for record in caplog.records)
+    MainStages(stages("json.decoder")).compile(b"def main(): ...", "train.py")
+    inherited, module_of, only_module = (record.getMessage() for record in caplog.records)
     assert inherited.endswith("matches no function of churn_of_test; did you mean Trainer.fit?")
     assert module_of.endswith("It has: main. For a function of a module, write --stage churn.model:fit.")
+    assert only_module.endswith("It has: main. json.decoder is a module: write --stage json.decoder:NAME.")
+
+
+def test_a_module_that_is_imported_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a reload, or an import after a removal, defines is a stage again; what it leaves as it is, is not twice."""
+    (tmp_path / "again_of_test.py").write_text("def fit(x): return {'accuracy': x / 10}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "again_of_test", raising=False)
+    stages("again_of_test:fit").follow()
+    stages("again_of_test:*", option="--track-returns").follow()
+    module: Any = importlib.import_module("again_of_test")
+    loader = module.__loader__
+    module.kept = module.fit
+    with capture_runs() as captured, stage("program"):
+        module.fit(1)
+        assert importlib.reload(module) is module
+        module.fit(2)
+        module.kept(3)
+        assert type(module.__loader__) is type(module.__spec__.loader) is type(loader)
+        del sys.modules["again_of_test"]
+        importlib.import_module("again_of_test").fit(4)
+    assert [run.params["x"] for run in captured.named("fit")] == [1, 2, 3, 4]
+    assert [run.metric("accuracy") for run in captured.named("fit")] == [0.1, 0.2, 0.3, 0.4]
 
 
 MAIN = '''"""Its text."""

@@ -31,6 +31,7 @@ from trackdsl._recording.emit import append_tags
 from trackdsl._runs.exceptions import FINISHED, status_of
 from trackdsl._runs.run import NULL_RUN, Run
 from trackdsl.cli.program.main_module import found_module
+from trackdsl.cli.program.reimports import when_imported_again
 from trackdsl.cli.program.tracebacks import hide_wrapper_of
 from trackdsl.errors import OptionError, TrackdslError, format_error, log_once
 
@@ -104,6 +105,8 @@ class Stages:
         self._main_names = ("", "__main__", *main_names)
         self._in_worker = in_worker
         self._met: set[Pattern] = set()
+        #: What `--track-returns` has made.
+        self._tracked: list[Any] = []
         self._pid = os.getpid()
         #: The run whose tags name the patterns that matched nothing.
         self.run: Run = NULL_RUN
@@ -119,7 +122,11 @@ class Stages:
         if self._in_worker and self.for_main():
             modules.append(_MAIN_OF_WORKER)
         for name in dict.fromkeys(modules):
-            when_imported(name, partial(self._imported, name))
+            when_imported(name, partial(self._imported_first, name))
+
+    def _imported_first(self, name: str, module: ModuleType) -> None:
+        self._imported(name, module)
+        when_imported_again(name, partial(self._imported, name))
 
     def _imported(self, name: str, module: ModuleType) -> None:
         try:
@@ -146,7 +153,10 @@ class Stages:
         inner = getattr(value, "__func__", value)
         try:
             if pattern.returns:
+                if any(value is one for one in self._tracked):  # A module that is loaded again keeps its other names.
+                    return value
                 made = track(value, (), {})
+                self._tracked.append(made)
             elif call_behind(inner) is not None:  # The program, or another pattern, has made it a stage.
                 return value
             else:
@@ -168,7 +178,10 @@ class Stages:
         hint = f"; did you mean {listed}?" if near else f". It has: {listed}." if known else ", which has none."
         if not pattern.module and "." in pattern.functions and not near:
             owner, _, function = pattern.functions.rpartition(".")
-            hint += f" For a function of a module, write {pattern.option} {owner}:{function}."
+            if found_module(pattern.functions) is not None:
+                hint += f" {pattern.functions} is a module: write {pattern.option} {pattern.functions}:NAME."
+            else:
+                hint += f" For a function of a module, write {pattern.option} {owner}:{function}."
         self._warn(pattern, f"{pattern.option} {pattern.text} matches no function of {where}{hint}")
 
     def report_unmet(self, error: BaseException | None) -> None:
