@@ -324,6 +324,13 @@ def test_a_narrow_terminal_cuts_nothing_of_a_run(ask: Any, columns: int) -> None
         assert sorted("".join(narrow.split())) == sorted("".join(wide.split()))
 
 
+@pytest.mark.parametrize("arguments", [["show", "pipeline-1"], ["ls"], ["tree", "pipeline-1"], ["show", LONG]])
+def test_a_pipe_gets_no_padding(ask: Any, arguments: list[str]) -> None:
+    """Lines for a pipe have no blanks at their ends, however long the longest value of a table is."""
+    lines = ask(*arguments).stdout.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 @pytest.mark.parametrize(("columns", "lines", "width"), [("100", "24", 100), ("80", "", 80), ("80", "24", 1000)])
 def test_the_width_of_a_pipe(monkeypatch: pytest.MonkeyPatch, columns: str, lines: str, width: int) -> None:
     """`COLUMNS` limits a pipe, whether `LINES` is set or not, unless both are what readline sets by itself."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,8 +24,25 @@ def output(width_of_pipes: int = _WIDTH_OF_PIPES) -> Console:
     from rich.console import Console
 
     made = Console(highlight=False, markup=False, emoji=False)
+    if made.is_terminal:
+        return made
     columns, lines = (os.environ.get(name, "") for name in ("COLUMNS", "LINES"))
     asked = columns.isdigit() and (columns, lines) != _OF_READLINE
-    if made.is_terminal or asked:
-        return made
-    return Console(highlight=False, markup=False, emoji=False, width=width_of_pipes)
+    return _piped()(highlight=False, markup=False, emoji=False, width=made.width if asked else width_of_pipes)
+
+
+@cache
+def _piped() -> type[Console]:
+    from rich.console import Console
+    from rich.text import Text
+
+    class Piped(Console):
+        """Prints without blanks at the ends of lines: Rich fills the cells of a table."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            with self.capture() as captured:
+                super().print(*objects, **options)
+            text = "\n".join(line.rstrip(" ") for line in captured.get().split("\n"))
+            super().print(Text(text), end="", soft_wrap=True)
+
+    return Piped
