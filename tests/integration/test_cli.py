@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -30,6 +31,7 @@ from tests.conftest import (
 )
 from trackdsl._core.version import __version__
 from trackdsl.cli import main
+from trackdsl.cli._wrapping import wrapped
 from trackdsl.journal._format import HEADER_SIZE, Header
 from trackdsl.journal._lock import FileLock, is_held
 from trackdsl.store_format.progress import Progress, ProgressFile
@@ -145,6 +147,13 @@ def every_command(
         yield from every_command(below, (*path, name))
 
 
+class Terminal(io.StringIO):
+    """A stream that counts as a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 class TestHelp:
     """What the command line says of itself."""
 
@@ -160,6 +169,23 @@ class TestHelp:
         command = dict(every_command())[path]
         # The group only names its commands: what it prints is its help.
         assert isinstance(command, click.Group) or any("--json" in option.opts for option in command.params)
+
+    @pytest.mark.parametrize("path", [path for path, _ in every_command()], ids=" ".join)
+    def test_a_narrow_terminal(self, path: tuple[str, ...]) -> None:
+        """The prose of the help of each command fits in 40 columns."""
+        result = CliRunner().invoke(main, [*path[1:], "--help"], prog_name="trackdsl", env={"COLUMNS": "40"})
+        prose = result.output.partition("Examples:")[0]
+        assert [line for line in prose.splitlines() if len(line) > 40] == []
+
+    def test_messages_end_between_words(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """At a terminal no line of a message is longer than that, except for a path; a pipe gets it in one line."""
+        monkeypatch.setenv("COLUMNS", "40")
+        text = f"there is no run 'pipelin' in /{'x' * 60}; did you mean pipeline?\n`trackdsl ls` lists them."
+        assert wrapped(text, io.StringIO()) == text
+        lines = wrapped(text, Terminal(), before="Error: ").split("\n")
+        assert lines[0] == "there is no run 'pipelin' in"
+        assert [len(line) > 40 for line in lines] == [False, True, False, False]
+        assert " ".join(lines) == text.replace("\n", " ")
 
     def test_version(self) -> None:
         """`--version` is the version of the package."""

@@ -17,6 +17,7 @@ from tests.conftest import PATIENCE, Server, deliver, free_port, run_command
 from trackdsl import experiment, stage
 from trackdsl.cli import main
 from trackdsl.cli._completion import complete_experiment, complete_function, complete_run, complete_watched_run
+from trackdsl.cli._shell_scripts import SHELLS
 
 HOSTILE = ("$(touch hacked)", "`touch hacked`", "a; touch hacked", "*", "two words", "-rf", "a\nb", "~root", "a,b")
 #: What a shell's script does at a press of Tab, and whether MLflow was imported for it.
@@ -116,6 +117,19 @@ def test_functions_of_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for start in ("churn.broken:", "churn.pipe:", "churn.missing:", "missing.", "..", ":", "a:b:c"):
         assert offered(complete_function, start) == {}
     assert not Path("executed").exists()
+
+
+def test_what_follows_a_program_is_its_own() -> None:
+    """Behind the program's name files are offered, and no option of trackdsl nor a value of one; before it, options."""
+
+    def offered_for(incomplete: str, *before: str) -> list[tuple[str, str]]:
+        found = SHELLS["bash"](main, {}, "trackdsl", "_TRACKDSL_COMPLETE").get_completions(["run", *before], incomplete)
+        return [(item.type, item.value) for item in found]
+
+    assert ("plain", "--stage") in offered_for("--st")
+    for before, incomplete in (((), "--st"), ((), "-"), (("--experiment",), ""), (("--lr", "1"), "x"), ((), "--tag=")):
+        ((kind, _),) = offered_for(incomplete, "train.py", *before)
+        assert kind == "file"
 
 
 @pytest.mark.slow

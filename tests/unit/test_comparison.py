@@ -132,6 +132,13 @@ def test_what_is_shown() -> None:
     assert next(line.split("│") for line in lines if "accuracy" in line)[2].split() == ["0.75", "+0.25"]
     ids = [attributes["id"] for tag, attributes in Page(found.to_html()).elements if tag == "section"]
     assert ids == ["parameters", "metrics", "plot", "stages", "time", "program"]
+    # The id is last: on a phone what is right of it would be out of sight.
+    assert re.findall(r"<th\b[^>]*>([^<]*)", found.to_html().partition("</header>")[0]) == [
+        "run",
+        "status",
+        "time",
+        "id",
+    ]
     assert "plot" not in Page(compared(runs=2).to_html()).ids()
 
 

@@ -6,6 +6,7 @@ Each command imports what it needs inside its function. `status` has to be quick
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,13 @@ from trackdsl.cli._file_commands import export, report, trace
 from trackdsl.cli._program_commands import Started, completion, run, watch, with_spool
 from trackdsl.cli._run_commands import changes, compare, ls, open_run, show, tree, ui
 from trackdsl.cli._standard_output import fault_of_output, replace_unknown_characters
+from trackdsl.cli._wrapping import wrapped
 from trackdsl.errors import TrackdslError
 
 __all__ = ["main"]
+
+#: In characters: click's help fits terminals from the first width on, ours from the second.
+_NARROW, _NARROWEST = 52, 30
 
 
 class _Group(click.Group):
@@ -50,12 +55,22 @@ class _Group(click.Group):
             replace_unknown_characters()
         return name, command, rest
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        # By itself, click writes no help for terminals that are narrower than this.
+        columns = shutil.get_terminal_size().columns
+        if columns < _NARROW:
+            kwargs.setdefault("terminal_width", max(columns - 1, _NARROWEST))
+        return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = wrapped(error.message, sys.stderr, before="Error: ")
+            raise
         except TrackdslError as error:
             # For example a bad setting. The message names the fix, and a traceback would hide it.
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(wrapped(str(error), sys.stderr, before="Error: ")) from None
 
 
 @click.group(cls=_Group)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from trackdsl.cli._completion import complete_experiment, complete_file, complete_function, complete_watched_run
 
@@ -36,7 +37,22 @@ def with_spool(command: C) -> C:
     )(command)
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+class _Run(click.Command):
+    """`trackdsl run`, in which shells complete no option of ours behind the program's name: it is the program's."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        found = super().get_params(ctx)
+        if ctx.resilient_parsing and ctx.params.get("program"):
+            return [one for one in found if isinstance(one, click.Argument)]
+        return found
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        if ctx.params.get("program"):
+            return [CompletionItem(incomplete, type="file")]
+        return super().shell_complete(ctx, incomplete)
+
+
+@click.command(cls=_Run, context_settings={"allow_interspersed_args": False})
 @click.option(
     "--experiment",
     metavar="NAME",

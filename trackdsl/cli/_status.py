@@ -18,6 +18,7 @@ from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._console import output
 from trackdsl.cli._hosts import Host, other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT, spool_for
+from trackdsl.cli._wrapping import wrapped
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK, LOG
 from trackdsl.store_format.blocked_runs import read_blocked
@@ -56,7 +57,7 @@ def show(named: Path | None, *, as_json: bool) -> None:
             click.echo(f"for records that the store will never accept: {WAY_OUT}")
     else:
         recording = f"; {_programs(len(found))} recording, all delivered so far" if found else ""
-        click.echo(f"Nothing is waiting in {spool}{recording}.")
+        click.echo(wrapped(f"Nothing is waiting in {spool}{recording}."))
         if count := left(spool):
             click.echo(f"{unmade(count)}; `trackdsl sync` does it now.")
     if hosts:

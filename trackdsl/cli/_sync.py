@@ -21,6 +21,7 @@ from trackdsl.cli._delivery_targets import DeliveryTargets
 from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT, spool_for
 from trackdsl.cli._status import is_delivering, size, unmade, why_not_delivered
+from trackdsl.cli._wrapping import wrapped
 from trackdsl.delivery.environment import ProgramEnvironment, current, prepare_environment
 from trackdsl.delivery.environment_pipe import hand_over, is_taken
 from trackdsl.delivery.service import LOG_FORMAT, MaskingFormatter, Service
@@ -106,7 +107,7 @@ def _deliver_pages(spool: Path, only: Collection[Path] | None) -> None:
     """Make what is left to be made of runs that were delivered, and print the result."""
     count = left(spool)
     if not count:
-        click.echo(f"Nothing is waiting in {spool}.")
+        click.echo(wrapped(f"Nothing is waiting in {spool}."))
         return
     try:
         with _own_log(spool):

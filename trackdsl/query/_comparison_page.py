@@ -75,12 +75,12 @@ def _title(comparison: ComparedRuns) -> str:
 def _header(comparison: ComparedRuns) -> str:
     whole = comparison.stages[0]
     rows = [
-        (label, run_id, (status or "").lower(), _shown.duration(seconds))
+        (label, (status or "").lower(), _shown.duration(seconds), run_id)
         for label, run_id, status, seconds in zip(
             comparison.labels, comparison.runs, whole.statuses, whole.seconds, strict=True
         )
     ]
-    listed = table(["run", "id", "status", "time"], rows[:_MOST], numbers={3})
+    listed = table(["run", "status", "time", "id"], rows[:_MOST], numbers={2})
     same = rest(comparison)
     notes = "Differences are from the first run." + (f" {same[0].upper()}{same[1:]}." if same else "")
     return (
