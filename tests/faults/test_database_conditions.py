@@ -252,7 +252,7 @@ def test_tables_that_are_upgraded_while_delivery_runs(path: Path) -> None:
         pass
     _target.close_all()
     delivery.waits("MLflow has upgraded the tables of the database")
-    delivery.waits("out-of-date database schema")
+    delivery.waits("newer MLflow")
     assert [note.way for note in delivery.notes] == [TABLES, CLIENT]
     _move(path, revision)
     delivery.finish()

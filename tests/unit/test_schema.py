@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import mlflow
-from mlflow.store.db.utils import _get_latest_schema_revision
+import pytest
+from mlflow.store.db import utils
 
-from trackdsl.cli._schema import needed_revision
+from trackdsl.store_format.database_schema import explain_version, needed_revision
 
 PACKAGE = Path(mlflow.__file__).parent
 
 
 def test_the_version_that_the_installed_mlflow_needs() -> None:
     """It is read from the text of the migrations, and is the one that MLflow itself compares with."""
-    assert needed_revision(PACKAGE) == _get_latest_schema_revision()
+    assert needed_revision(PACKAGE) == utils._get_latest_schema_revision()  # type: ignore[no-untyped-call]
 
 
 def test_migrations_that_join_two_branches(tmp_path: Path) -> None:
@@ -29,3 +30,17 @@ def test_migrations_that_join_two_branches(tmp_path: Path) -> None:
     }.items():
         (folder / f"{name}.py").write_text(text)
     assert needed_revision(tmp_path) == "c1"
+
+
+@pytest.mark.parametrize(
+    ("found", "advice"), [("ffffffffffff", "pip install --upgrade"), ("451aebb31d03", "db upgrade")]
+)
+def test_tables_of_a_newer_mlflow(found: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only older tables can be upgraded; for newer ones MLflow itself must be, whatever its error says."""
+    monkeypatch.setattr(utils, "_get_schema_version", lambda _: found)
+    with pytest.raises(mlflow.MlflowException, match="out-of-date database schema") as raised:
+        utils._verify_schema(None)  # type: ignore[no-untyped-call]
+    text = explain_version(f"MlflowException: {raised.value}")
+    assert advice in text
+    assert ("newer MLflow" in text) == (found == "ffffffffffff")
+    assert ("db upgrade" in text) == (found != "ffffffffffff")

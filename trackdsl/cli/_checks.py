@@ -23,10 +23,10 @@ from trackdsl._server.reachable import check
 from trackdsl._server.tracking_server import VERSIONS
 from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT
-from trackdsl.cli._schema import needed_revision, revision_of
 from trackdsl.cli._status import ago, is_delivering, size
 from trackdsl.errors import ExperimentDeleted, SettingsError, TrackdslError
 from trackdsl.errors._databases import cause_in_sqlite
+from trackdsl.store_format.database_schema import UPGRADE, is_newer, mlflow_folder, needed_revision, revision_of
 from trackdsl.store_format.journals import read_journals
 from trackdsl.store_format.sinks import SERVER, TABLES, read_sink
 
@@ -185,11 +185,11 @@ def _new_database(path: Path) -> Iterator[Finding]:
 
 def _schema(uri: str) -> Iterator[Finding]:
     """Whether a database has the schema of the installed MLflow, which refuses any other."""
-    spec = find_spec("mlflow")
-    if not _uris.is_database(uri) or spec is None or not spec.submodule_search_locations:
+    mlflow = mlflow_folder()
+    if not _uris.is_database(uri) or mlflow is None:
         return
     try:
-        wanted, found = needed_revision(Path(spec.submodule_search_locations[0])), revision_of(uri)
+        wanted, found = needed_revision(mlflow), revision_of(uri)
     except Exception as error:  # For example a plugin, or a database without tables.
         text = mask_prose(str(error)).partition("\n")[0][:200]
         fix = cause_in_sqlite(text).fix if uri.startswith("sqlite") else ""
@@ -200,6 +200,8 @@ def _schema(uri: str) -> Iterator[Finding]:
     else:
         text = f"is {found}, and the installed MLflow needs {wanted}"
         fix = f"back the database up, then `mlflow db upgrade {mask_prose(uri)}`"
+        if is_newer(found, mlflow):
+            fix = UPGRADE[0].lower() + UPGRADE[1:]
         yield Finding("schema", "problem", text, fix)
 
 

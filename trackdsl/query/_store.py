@@ -26,6 +26,7 @@ from trackdsl.errors import (
 from trackdsl.errors._databases import cause_in_sqlite
 from trackdsl.query._database import reader_for
 from trackdsl.query._paged import PagedReader
+from trackdsl.store_format.database_schema import explain_version
 from trackdsl.store_format.sqlite import sqlite_path, through_link
 
 #: How long to wait for the delivery of this process's records, in seconds.
@@ -63,7 +64,7 @@ def opened(tracking_uri: str | None = None) -> Iterator[PagedReader]:
         if not comes_from_store(error):
             raise
         reraise_from_signal(error)
-        why = str(error) if isinstance(error, STORE_ERRORS) else format_error(error)
+        why = explain_version(str(error) if isinstance(error, STORE_ERRORS) else format_error(error))
         raise QueryError(
             f"the runs at {mask_prose(uri)} cannot be read: {mask_prose(why)}", argument="tracking_uri"
         ) from None

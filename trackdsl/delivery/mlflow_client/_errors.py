@@ -11,6 +11,7 @@ from trackdsl.delivery.mlflow_client._advice import advised
 from trackdsl.delivery.store._answers import BUSY, FINAL, OF_THE_STORE, wait_longer
 from trackdsl.delivery.store._errors import Denied, Refused, Unavailable
 from trackdsl.errors import format_error, reraise_from_signal
+from trackdsl.store_format.database_schema import explain_version
 
 _CHECKED = {"INVALID_PARAMETER_VALUE"}
 #: A path that no file system accepts, or that something else occupies.
@@ -40,7 +41,7 @@ def translated(remote: bool, own: bool = False) -> Iterator[None]:
         raise
     except Exception as error:
         reraise_from_signal(error)
-        text = mask_text(format_error(error)).strip()[:2000]
+        text = explain_version(mask_text(format_error(error)).strip())[:2000]
         if is_final(error, remote):
             raise Refused(text) from None
         text = advised(error, text, remote=remote)
