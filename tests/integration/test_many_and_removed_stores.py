@@ -64,6 +64,34 @@ def test_a_copied_store_is_as_mlflow_makes_it(cache: Path, tmp_path: Path, monke
     assert len(list(cache.iterdir())) == 1
 
 
+OPEN = """
+    import os, sys
+    from trackdsl.delivery.service import open_sink
+
+    open_sink("sqlite:///mlflow.db" if sys.argv[1] == "relative" else f"sqlite:///{os.getcwd()}/mlflow.db", os.getcwd())
+    print(type(sys.modules.get("mlflow")).__name__)
+"""
+
+
+@pytest.mark.parametrize("uri", ["absolute", "relative"])
+def test_a_copy_does_not_import_mlflow(
+    uri: str, cache: Path, empty_store: Path, start: StartProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an original is kept, delivery makes a store as MLflow does, and without importing it."""
+    original = _empty_database._original()
+    assert original is not None
+    shutil.copy(empty_store, original)
+    folder = Path("of the program #é").absolute()
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert start(OPEN, uri).finish() == (0, "NoneType\n", "")
+    lines, experiments = dump(folder / "mlflow.db")
+    assert experiments == [(0, "Default", f"{folder}/mlruns/0")]
+    assert [line.replace(f"{folder}/mlruns/0", "") for line in lines] == [
+        line.replace(dump(empty_store)[1][0][2], "") for line in dump(empty_store)[0]
+    ]
+
+
 def test_a_new_store_is_made_where_a_link_leads(tmp_path: Path) -> None:
     """A link to a file that does not exist yet, on another disk perhaps, stays a link, and the file is made there."""
     link, file = tmp_path / "mlflow.db", tmp_path / "disk" / "runs.db"

@@ -8,14 +8,16 @@ import mlflow
 import pytest
 from mlflow.store.db import utils
 
-from trackdsl.store_format.database_schema import explain_version, needed_revision
+from trackdsl.store_format.installed_mlflow import explain_version, installed_versions, needed_revision
 
 PACKAGE = Path(mlflow.__file__).parent
 
 
 def test_the_version_that_the_installed_mlflow_needs() -> None:
     """It is read from the text of the migrations, and is the one that MLflow itself compares with."""
-    assert needed_revision(PACKAGE) == utils._get_latest_schema_revision()  # type: ignore[no-untyped-call]
+    newest = utils._get_latest_schema_revision()  # type: ignore[no-untyped-call]
+    assert needed_revision(PACKAGE) == newest
+    assert installed_versions() == (mlflow.__version__, newest)
 
 
 def test_migrations_that_join_two_branches(tmp_path: Path) -> None:

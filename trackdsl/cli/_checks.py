@@ -26,7 +26,7 @@ from trackdsl.cli._journals import WAY_OUT
 from trackdsl.cli._status import ago, is_delivering, size
 from trackdsl.errors import ExperimentDeleted, SettingsError, TrackdslError
 from trackdsl.errors._databases import cause_in_sqlite
-from trackdsl.store_format.database_schema import UPGRADE, is_newer, mlflow_folder, needed_revision, revision_of
+from trackdsl.store_format.installed_mlflow import UPGRADE, is_newer, mlflow_folder, needed_revision, revision_of
 from trackdsl.store_format.journals import read_journals
 from trackdsl.store_format.sinks import SERVER, TABLES, read_sink
 

@@ -26,7 +26,7 @@ from trackdsl.errors import (
 from trackdsl.errors._databases import cause_in_sqlite
 from trackdsl.query._database import reader_for
 from trackdsl.query._paged import PagedReader
-from trackdsl.store_format.database_schema import explain_version
+from trackdsl.store_format.installed_mlflow import explain_version
 from trackdsl.store_format.sqlite import sqlite_path, through_link
 
 #: How long to wait for the delivery of this process's records, in seconds.

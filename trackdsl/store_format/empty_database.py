@@ -17,6 +17,7 @@ from pathlib import Path
 
 from trackdsl.errors import logger
 from trackdsl.journal._files import read_regular, sync
+from trackdsl.store_format.installed_mlflow import installed_versions
 
 #: Variables with which MLflow creates other tables, or other rows.
 _UNUSUAL = ("MLFLOW_ENABLE_WORKSPACES", "_MLFLOW_SERVER_ARTIFACT_ROOT")
@@ -107,9 +108,7 @@ def keep_empty(made: str, root: str) -> None:
 
 def _location(root: str) -> str:
     """The artifact folder of the default experiment."""
-    from mlflow.utils.uri import append_to_uri_path
-
-    return str(append_to_uri_path(root, "0"))  # type: ignore[no-untyped-call]
+    return os.path.join(root, "0")
 
 
 def _original() -> Path | None:
@@ -117,9 +116,10 @@ def _original() -> Path | None:
     if any(os.environ.get(name) for name in _UNUSUAL):
         return None
     import platformdirs
-    from mlflow.store.db.utils import _get_latest_schema_revision
-    from mlflow.version import VERSION
 
+    versions = installed_versions()
+    if versions is None:
+        return None
     try:
         folder = Path(platformdirs.user_cache_dir("trackdsl", appauthor=False))
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -129,5 +129,4 @@ def _original() -> Path | None:
     # No other user may be able to put rows into this user's stores.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         return None
-    revision = _get_latest_schema_revision()  # type: ignore[no-untyped-call]
-    return folder / f"empty-{VERSION}-{revision}.db"
+    return folder / f"empty-{versions[0]}-{versions[1]}.db"

@@ -11,7 +11,7 @@ from trackdsl.delivery.mlflow_client._advice import advised
 from trackdsl.delivery.store._answers import BUSY, FINAL, OF_THE_STORE, wait_longer
 from trackdsl.delivery.store._errors import Denied, Refused, Unavailable
 from trackdsl.errors import format_error, reraise_from_signal
-from trackdsl.store_format.database_schema import explain_version
+from trackdsl.store_format.installed_mlflow import explain_version
 
 _CHECKED = {"INVALID_PARAMETER_VALUE"}
 #: A path that no file system accepts, or that something else occupies.

@@ -11,7 +11,7 @@ from typing import Any
 from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.errors._databases import cause_in_sqlite, with_fix
 from trackdsl.store_format.empty_database import adapt, artifact_root, copy_empty, keep_empty
-from trackdsl.store_format.sqlite import sqlite_path
+from trackdsl.store_format.sqlite import sqlite_path, through_link
 
 
 @contextlib.contextmanager
@@ -34,20 +34,38 @@ def alone(uri: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> None:
+def copy_database(uri: str, cwd: str) -> bool:
+    """Create a new SQLite file without MLflow, whose import takes seconds; False where MLflow has to do it.
+
+    Args:
+        uri: of the store.
+        cwd: the folder that it is relative to, below which its artifacts are.
+    """
+    try:
+        uri = through_link(uri, cwd)
+        with alone(uri):
+            return make_database(uri, artifact_root(os.path.realpath(cwd)))
+    except OSError:
+        return False  # MLflow's client meets it too, and says what is wrong.
+
+
+def make_database(uri: str, root: str, open_client: Callable[[str], Any] | None = None) -> bool:
     """Create a new SQLite file completely or not at all: MLflow can never open one that was interrupted.
 
     Args:
         uri: of the store.
         root: the folder of its artifacts.
-        open_client: makes MLflow's client of a tracking URI, which creates the tables.
+        open_client: makes MLflow's client of a tracking URI, which creates the tables; None to do without MLflow.
+
+    Returns:
+        whether there is a file, or the store is none; it can be missing only without MLflow.
 
     Raises:
         Unavailable: the file cannot be created.
     """
     path = sqlite_path(uri)
     if path is None or path == ":memory:" or _has_content(path):
-        return
+        return True
     made = _through_links(path)  # If the path is a link, the file is made where it points, and the link stays.
     part = f"{made}.trackdsl-part"
     try:
@@ -55,6 +73,8 @@ def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> Non
         _unlink(part, f"{part}-journal")
         _check_creation(part, made)
         if not copy_empty(part, root):
+            if open_client is None:
+                return False
             release(open_client(uri.replace(path, part, 1)))
             here = artifact_root(os.getcwd())
             keep_empty(part, here)
@@ -63,6 +83,7 @@ def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> Non
         # A process that does not use our lock may have created the file in the meantime: then that file is used.
         if not _has_content(path):
             os.replace(part, made)
+        return True
     finally:
         _unlink(part, f"{part}-journal")
 

@@ -11,6 +11,7 @@ from trackdsl.delivery.database._opening import connect, revision_of, why_unknow
 from trackdsl.delivery.database._schema import UNUSUAL_VARIABLES
 from trackdsl.delivery.database._tables import LocalTables
 from trackdsl.delivery.database.sink import DatabaseSink
+from trackdsl.delivery.mlflow_client._sqlite_creation import copy_database
 from trackdsl.delivery.store._sink import ClientSink, Sink
 from trackdsl.store_format.empty_database import artifact_root
 from trackdsl.store_format.sinks import CLIENT, SERVER, TABLES, SinkNote
@@ -47,10 +48,12 @@ def open_store(
         note(SinkNote(CLIENT, f"the variable {variable} is set" if variable is not None else ""))
         return open_client()
     if revision_of(connection) is None:
-        # MLflow creates the tables.
         connection.close()
         with making_tables():
-            open_client().close()
+            copied = own and copy_database(uri, cwd) and revision_of(connection) is not None
+            if not copied:
+                connection.close()
+                open_client().close()  # MLflow creates the tables.
     revision = revision_of(connection)
     why = why_unknown(connection, revision)
     if revision is None or why:

@@ -1,4 +1,4 @@
-"""The version of MLflow's tables in a database, and the version that the installed MLflow needs."""
+"""The installed MLflow: its version, and that of its tables, read from its files, as its import takes seconds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from trackdsl._core.sqlite_files import first_row
 from trackdsl.store_format.sqlite import sqlite_path
 
+_VERSION = re.compile(r"^VERSION\b[^=\n]*=\s*[\"']([^\"'\n]+)[\"']", re.MULTILINE)
 #: The version that a migration makes, and that or those from which it does.
 _REVISION = re.compile(r"^revision\b[^=\n]*=\s*[\"'](\w+)[\"']", re.MULTILINE)
 _BEFORE = re.compile(r"^down_revision\b[^=\n]*=\s*(\([^)]*\)|[^\n]*)", re.MULTILINE)
@@ -27,6 +28,19 @@ def mlflow_folder() -> Path | None:
     """The folder of the installed MLflow, which is not imported; None if there is none."""
     spec = find_spec("mlflow")
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+
+
+def installed_versions() -> tuple[str, str] | None:
+    """The version of MLflow and that of its tables; None where its files do not say."""
+    try:
+        package = mlflow_folder()
+        if package is None:
+            return None
+        found = _VERSION.search((package / "version.py").read_text(encoding="utf-8"))
+        revision = needed_revision(package)
+    except (OSError, ValueError):  # ValueError: something else has that name, or its files are no text.
+        return None
+    return None if found is None or revision is None else (found[1], revision)
 
 
 def is_newer(revision: str | None, mlflow: Path) -> bool:
