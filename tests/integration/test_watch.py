@@ -269,6 +269,22 @@ def test_when_a_program_was_killed(spool: WatchedSpool, start: StartProgram) -> 
     assert ended >= alive_at
 
 
+def test_a_run_with_more_below_than_is_kept(spool: WatchedSpool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run below the one that is watched has a line, also if it had ended before and is not kept."""
+    monkeypatch.setattr("trackdsl.cli.watching._runs._MOST_ENDED", 10)
+    with experiment("e", run_name="other"), stage("no"):
+        pass
+    with experiment("e", run_name="root"):
+        for number in range(50):
+            with stage(f"fit {number}"):
+                pass
+    done = run_command("watch", "root", "--json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, sorted(one["path"] for one in found)) == (
+        0, sorted(["root", *(f"root/fit {number}" for number in range(50))])
+    )  # fmt: skip
+
+
 def test_a_run_that_is_not_there(spool: WatchedSpool) -> None:
     """A name that no run has is an error with the most similar name; a run that has ended prints its status at once."""
     with contextlib.suppress(ValueError), experiment("e", run_name="pipeline"):

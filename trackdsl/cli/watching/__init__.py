@@ -64,6 +64,9 @@ def run(named: Path | None, wanted: str | None, *, ended: bool, as_json: bool) -
 def _show(spool: WatchedSpool, folding: Folding, *, as_json: bool) -> None:
     console = output()
     if as_json or not console.is_terminal or console.is_dumb_terminal:
+        if folding.only is not None and any(one.dropped for one in folding.only.walk()):
+            # Once more from the beginning, as it is known now which runs have a line that are not kept.
+            spool = WatchedSpool(spool.spool, ended=True)
         Lines(spool, folding, as_json=as_json).show()
         return
     from trackdsl.cli.watching._screen import Screen

@@ -61,9 +61,11 @@ class Lines:
         while True:
             self._spool.read(_READING)
             only = self._folding.only
+            if only is not None:  # The spool may be read for a second time.
+                only = self._folding.only = self._spool.runs.get(only.id) or only
             self._usage.read(self._spool.journals.values() if only is None else ())
             # At last, when nothing more can follow.
-            over = only is not None and not only.is_open
+            over = only is not None and not only.is_open and not self._spool.is_behind
             self._print_programs()
             self.print_runs(everything=over)
             if over:
@@ -103,7 +105,7 @@ class Lines:
     def _note_dropped(self, run: WatchedRun) -> None:
         """Note the line of a run that ended and is not kept any longer: the next look would not find it."""
         only = self._folding.only
-        chosen = self._is_chosen(run) if only is None else any(one is only for one in above(run))
+        chosen = self._is_chosen(run) if only is None else any(one.id == only.id for one in above(run))
         if chosen and self._printed.pop(run.id, (-1,))[0] != run.version:
             self._dropped.append(self._shown(run, began=False))
 
