@@ -35,11 +35,11 @@ main()
 
 @pytest.fixture(autouse=True)
 def on(monkeypatch: pytest.MonkeyPatch, sqlite_store: str) -> None:
-    """Changes are noted, in a database."""
+    """Changes are written, to a database."""
     monkeypatch.setenv("TRACKDSL_CHANGES", "1")
     monkeypatch.setenv("TRACKDSL_TRACKING_URI", sqlite_store)
     monkeypatch.setenv("TRACKDSL_MODE", "offline")
-    monkeypatch.setenv("TRACKDSL_EXPERIMENT", "churn")
+    monkeypatch.setenv("TRACKDSL_EXPERIMENT_NAME", "churn")
     monkeypatch.setenv("PYTHONPATH", str(Path(package.__file__).parent.parent))
 
 

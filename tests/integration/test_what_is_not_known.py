@@ -21,7 +21,7 @@ _EDITED = "edited after the program began, so the source that ran is unknown: he
 
 @pytest.fixture(autouse=True)
 def on(monkeypatch: pytest.MonkeyPatch, sqlite_store: str) -> None:
-    """Changes are noted, in a database."""
+    """Changes are written, to a database."""
     monkeypatch.setenv("TRACKDSL_CHANGES", "1")
     monkeypatch.setenv("TRACKDSL_TRACKING_URI", sqlite_store)
 
@@ -123,7 +123,7 @@ def test_a_run_before_that_keeps_nothing(sqlite_store: str, helper: Path, monkey
     run = delivered(sqlite_store, pipeline)
     assert run.data.tags[CHANGED] == "nothing, as far as is known"
     assert trackdsl.changes(run.info.run_id).unknown == (
-        "of the run before: its source and packages are not known, as its changes are not noted",
+        "of the run before: its source and packages are not known: the run does not keep them",
     )
 
 
@@ -153,7 +153,7 @@ def loads() -> None:
 def test_datasets_that_are_not_known_of_one_run_are_not_compared(
     sqlite_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The changes of one of two equal runs are not noted: no dataset is gone or new, and the comparison says so."""
+    """What changed is not written to one of two equal runs: no dataset is gone or new, and the comparison says so."""
     first = delivered(sqlite_store, loads)
     monkeypatch.setenv("TRACKDSL_CHANGES", "0")
     second = delivered(sqlite_store, loads)

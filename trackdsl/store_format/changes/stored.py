@@ -116,7 +116,7 @@ def unknown_of(stored: Stored | None, program: Program) -> tuple[str, ...]:
         program: what could be read of that.
     """
     if stored is None:
-        return ("its source and packages are not known, as its changes are not noted",)
+        return ("its source and packages are not known: the run does not keep them",)
     if stored.packages is not None and program.packages is None:
         return (*stored.unknown, "its packages are not known, because the run that kept their list is gone")
     return stored.unknown
