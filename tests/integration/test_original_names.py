@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import trackdsl
-from tests.conftest import deliver, run_command
+from tests.conftest import client, deliver, run_command
 from tests.unit.test_report import Page, Store, run
 from trackdsl import experiment, log_metric, log_param, stage
 from trackdsl.store_format.changes.compare import Change, Changes, MetricDelta
@@ -75,3 +75,22 @@ def test_a_comparison_shows_the_original_names(
         assert (f"fit: {LOSS}" in text, LAYER in text, "_x00" in text) == (True, True, False)
     assert "<polyline" in page or "<path" in page
     assert LAYER in run_command("compare", *ids).stdout
+
+
+def test_what_changed_has_the_original_names(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the tag, in the description, which is inert, and in what the command prints."""
+    monkeypatch.setenv("TRACKDSL_TRACKING_URI", sqlite_store)
+    monkeypatch.setenv("TRACKDSL_CHANGES", "1")
+
+    @experiment("churn")
+    def layered(size: int) -> None:
+        log_param(LAYER, size)
+        log_metric(LOSS, size)
+
+    for size in (1, 2):
+        layered(size)
+        deliver()
+    tags = client(sqlite_store).get_run(trackdsl.last().id).data.tags  # type: ignore[union-attr]
+    assert f"{LAYER} 1 → 2" in tags["trackdsl.changed"]
+    assert "loss&lt;script&gt; | 1 | 2 |" in tags["mlflow.note.content"]
+    assert f"{LOSS} 1 → 2" in run_command("changes", "layered").stdout

@@ -24,6 +24,7 @@ from trackdsl.store_format.changes.stored import (
     needed_texts,
     unknown_of,
 )
+from trackdsl.store_format.original_names import originals_of
 from trackdsl.store_format.tags import COMMIT_TAG
 
 #: Texts come from at most this many other runs.
@@ -61,7 +62,8 @@ class RecordedRuns:
             program = Program(commit=run.tags.get(COMMIT_TAG, ""))
             if stored is not None:
                 program = stored.program(self._texts.of(stored, [stored.packages or ""]))
-            stages = stages_of(run, below, stored.datasets if stored is not None else {})
+            datasets = stored.datasets if stored is not None else {}
+            stages = stages_of(run, below, datasets, originals_of([run, *below]))
             self._recorded[run.run_id] = Recorded(run.run_id, run.name, run.start or 0, stages, program)
         return self._recorded[run.run_id]
 

@@ -21,7 +21,7 @@ from trackdsl.journal._origin import Origin
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.changes.compare import compare_trees
 from trackdsl.store_format.changes.descriptions import description, one_line
-from trackdsl.store_format.changes.recorded import Program, Recorded, stages_of
+from trackdsl.store_format.changes.recorded import Program, Recorded, Stage, stages_of
 from trackdsl.store_format.changes.stored import (
     CHANGED_TAG,
     PATH,
@@ -39,6 +39,7 @@ from trackdsl.store_format.changes.stored import (
     packages_text,
     unknown_of,
 )
+from trackdsl.store_format.original_names import originals_of
 from trackdsl.store_format.tags import COMMIT_TAG, NOTE_TAG, PARENT_TAG
 
 #: If a tree has more runs, the first ones are compared, up to this number.
@@ -91,7 +92,7 @@ class _ChangeNotes:
         self._root = dataclasses.replace(tree[0], tags=tree[0].tags | self._script)
         self._tree = tree
         self._python = origin.python
-        self._stages = stages_of(tree[0], tree[1:], {run.run_id: run.datasets for run in tree})
+        self._stages = _stages_of(tree)
         self._texts: dict[str, dict[str, str]] = {}
 
     def write(self, capture: Capture) -> None:
@@ -140,7 +141,7 @@ class _ChangeNotes:
     def _recorded(self, root: TreeRun, stored: Stored | None) -> Recorded:
         """The run before, as far as it is known: it may be of a version that kept no source."""
         tree = self._sink.tree(root.run_id, MOST_STAGES) or [root]
-        stages = stages_of(tree[0], tree[1:], {run.run_id: run.datasets for run in tree})
+        stages = _stages_of(tree)
         program = Program(commit=root.tags.get(COMMIT_TAG, ""))
         if stored is not None:
             program = stored.program(self._read([stored.packages] if stored.packages else [], stored))
@@ -188,6 +189,10 @@ class _ChangeNotes:
             if text is not None:
                 texts[key] = text
         return texts
+
+
+def _stages_of(tree: list[TreeRun]) -> tuple[Stage, ...]:
+    return stages_of(tree[0], tree[1:], {run.run_id: run.datasets for run in tree}, originals_of(tree))
 
 
 def _sites(tree: list[TreeRun]) -> list[Site]:

@@ -109,7 +109,10 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 def stages_of(
-    root: RunRow, below: Iterable[RunRow], datasets: Mapping[str, Mapping[str, str]] | None = None
+    root: RunRow,
+    below: Iterable[RunRow],
+    datasets: Mapping[str, Mapping[str, str]] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> tuple[Stage, ...]:
     """The stages of a tree.
 
@@ -117,6 +120,7 @@ def stages_of(
         root: the root run.
         below: the runs below it, in any order; those whose parents are missing are left out.
         datasets: digests by name, of each run by its id.
+        names: the names of parameters and metrics that are shown in place of the store's.
     """
     children: dict[str, list[RunRow]] = {}
     for run in sorted(below, key=lambda one: (one.start or 0, one.tags.get(ID_TAG, ""), one.run_id)):
@@ -125,7 +129,7 @@ def stages_of(
     waiting: list[tuple[RunRow, str]] = [(root, "")]
     while waiting:
         run, path = waiting.pop()
-        found.append(_stage(run, path, (datasets or {}).get(run.run_id, {})))
+        found.append(_stage(run, path, (datasets or {}).get(run.run_id, {}), names or {}))
         inside = f"{path}/" if path else ""
         waiting += ((child, f"{inside}{child.name}") for child in reversed(children.pop(run.run_id, [])))
     return tuple(found)
@@ -137,7 +141,7 @@ def without_datasets(side: Recorded) -> Recorded:
     return msgspec.structs.replace(side, stages=stages)
 
 
-def _stage(run: RunRow, path: str, datasets: Mapping[str, str]) -> Stage:
+def _stage(run: RunRow, path: str, datasets: Mapping[str, str], names: Mapping[str, str]) -> Stage:
     call = call_of(run.tags)
     return Stage(
         path=path,
@@ -145,8 +149,8 @@ def _stage(run: RunRow, path: str, datasets: Mapping[str, str]) -> Stage:
         name=run.name,
         status=run.status,
         seconds=(run.end - run.start) / 1000 if run.end and run.start else None,
-        params=run.params,
-        metrics={key: value for key, value in run.metrics.items() if not key.startswith(_SYSTEM)},
+        params={names.get(key, key): text for key, text in run.params.items()} if names else run.params,
+        metrics={names.get(key, key): value for key, value in run.metrics.items() if not key.startswith(_SYSTEM)},
         datasets=datasets,
         function=str(call.get("function") or ""),
         digest=str(call.get("source_hash") or ""),
