@@ -12,6 +12,7 @@ import os
 import pkgutil
 import re
 import sys
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -105,8 +106,8 @@ class Stages:
         self._main_names = ("", "__main__", *main_names)
         self._in_worker = in_worker
         self._met: set[Pattern] = set()
-        #: What `--track-returns` has made.
-        self._tracked: list[Any] = []
+        #: What `--track-returns` has made, by id. It must not keep the program's objects from being deleted at its end.
+        self._tracked: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._pid = os.getpid()
         #: The run whose tags name the patterns that matched nothing.
         self.run: Run = NULL_RUN
@@ -153,10 +154,10 @@ class Stages:
         inner = getattr(value, "__func__", value)
         try:
             if pattern.returns:
-                if any(value is one for one in self._tracked):  # A module that is loaded again keeps its other names.
+                if self._tracked.get(id(value)) is value:  # A module that is loaded again keeps its other names.
                     return value
                 made = track(value, (), {})
-                self._tracked.append(made)
+                self._tracked[id(made)] = made
             elif call_behind(inner) is not None:  # The program, or another pattern, has made it a stage.
                 return value
             else:
