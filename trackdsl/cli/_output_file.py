@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def write(path: Path, text: str, *, as_json: bool = False) -> bool:
     if path == DASH:
         if as_json:
             raise click.UsageError("--json needs the name of a file: `-` prints the content itself.")
-        click.echo(content, nl=False)
+        # As bytes, whatever the encoding of the terminal. A standard output that was replaced may take only text.
+        click.echo(content if hasattr(sys.stdout, "buffer") else text, nl=False)
         return False
     with replacing(path) as file:
         file.write_bytes(content)

@@ -57,9 +57,10 @@ def report_html(material: Material) -> str:
     page = _page(material)
     if _size(page) <= LARGEST:
         return page
-    with_files = _page(_with_fitting_files(material))
-    if _size(with_files) <= LARGEST:
-        return with_files
+    if material.files:
+        with_files = _page(_with_fitting_files(material))
+        if _size(with_files) <= LARGEST:
+            return with_files
     # First without files and curves, which get the room that is left.
     short = material
     rest = _size(_page(_with_share(short, 0.0)))
