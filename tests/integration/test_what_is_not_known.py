@@ -161,5 +161,4 @@ def test_datasets_that_are_not_known_of_one_run_are_not_compared(
         (changes,) = trackdsl.compare(one.info.run_id, other.info.run_id).changes
         assert (changes.changes, changes.parts_at) == ((), None)
         assert "datasets are not compared, because those of one run are not known" in changes.unknown
-        assert "datasets are not compared" in str(trackdsl.compare(one.info.run_id, other.info.run_id))
         assert trackdsl.changes(one.info.run_id, since=other.info.run_id).summary == "nothing, as far as is known"

@@ -6,7 +6,6 @@ from trackdsl.query._compared import ComparedRuns
 from trackdsl.query._comparison_rows import (
     is_empty,
     not_compared,
-    not_known,
     program_lines,
     rest,
     same_values,
@@ -64,5 +63,4 @@ def _program(comparison: ComparedRuns) -> str:
             )
     if note := not_compared(comparison):
         parts.append(f"<p>{note}</p>")
-    parts += [f"<p><i>{markup(sentence)}</i></p>" for sentence in not_known(comparison)]
     return "".join(parts)

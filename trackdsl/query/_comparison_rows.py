@@ -16,7 +16,6 @@ _WHOLE = "whole run"
 #: The kinds of changes of a program; the others are rows.
 OF_PROGRAM = ("dataset", "source", "package", "python", "patch")
 NONE = "-"
-_MOST_UNKNOWN = 5
 
 
 @dataclass(frozen=True)
@@ -121,12 +120,6 @@ def not_compared(comparison: ComparedRuns) -> str:
     if not 0 < known < len(comparison.runs) - 1:
         return ""
     return f"What changed in the program is compared for the first {known + 1} runs only."
-
-
-def not_known(comparison: ComparedRuns) -> list[str]:
-    """Sentences about what is not known of the programs, so that it is not compared."""
-    sentences = [sentence for changes in comparison.changes for sentence in changes.unknown]
-    return [_shown.printable(sentence) for sentence in dict.fromkeys(sentences)][:_MOST_UNKNOWN]
 
 
 def _row(name: str, one: Difference) -> ShownRow:

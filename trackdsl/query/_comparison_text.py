@@ -13,7 +13,6 @@ from trackdsl.query._comparison_rows import (
     ShownRow,
     is_empty,
     not_compared,
-    not_known,
     program_lines,
     rest,
     same_values,
@@ -45,7 +44,6 @@ def text(comparison: ComparedRuns) -> Group:
                 parts += map(diff_line, diff)
     if note := not_compared(comparison):
         parts.append(Text(note))
-    parts += [Text(sentence, "italic") for sentence in not_known(comparison)]
     return Group(*parts)
 
 
