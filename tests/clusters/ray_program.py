@@ -178,7 +178,8 @@ class Asynchronous:
             yield work(x)
 
 
-@ray.remote(max_restarts=1, max_task_retries=1)
+# More retries than deaths: while the actor starts again, Ray counts calls that cannot connect to it.
+@ray.remote(max_restarts=1, max_task_retries=10)
 class Mortal:
     @stage
     def __init__(self) -> None:
