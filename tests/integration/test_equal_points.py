@@ -1,4 +1,4 @@
-"""Equal points that several processes log on one run, each kept once, whoever dies."""
+"""Equal points that several processes log on one run: each is kept once, whichever process is killed."""
 
 from __future__ import annotations
 

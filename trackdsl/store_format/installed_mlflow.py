@@ -63,8 +63,8 @@ def explain_version(text: str) -> str:
         >>> explain_version("disk I/O error")
         'disk I/O error'
     """
-    found, mlflow = _OTHER_VERSION.search(text), mlflow_folder()
-    if found is None or mlflow is None or not is_newer(found["found"], mlflow):
+    found = _OTHER_VERSION.search(text)
+    if found is None or (mlflow := mlflow_folder()) is None or not is_newer(found["found"], mlflow):
         return text
     what = f"the tables are of a newer MLflow (version {found['found']}; the installed one needs {found['wanted']})"
     return f"{text[: found.start()]}{what}. {UPGRADE}"

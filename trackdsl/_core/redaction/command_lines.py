@@ -31,10 +31,11 @@ def mask_command_line(words: Sequence[str], hidden: Mapping[str, int] = _NONE) -
     masked = secrets_among(words)
     for index, word in enumerate(words):
         masked.update(dict.fromkeys(range(index + 1, min(index + 1 + hidden.get(word, 0), len(words))), MASK))
-    for index in masked:
-        remember(words[index])
-    shown = [masked[index] if index in masked else _without_value(word, hidden) for index, word in enumerate(words)]
-    return mask_text(" ".join(map(_quoted, shown)))
+    for index, shown in masked.items():
+        if shown == MASK:
+            remember(words[index])
+    parts = [masked[index] if index in masked else _without_value(word, hidden) for index, word in enumerate(words)]
+    return mask_text(" ".join(map(_quoted, parts)))
 
 
 def _without_value(word: str, hidden: Mapping[str, int]) -> str:

@@ -60,7 +60,7 @@ class CommandLine:
             self.record_line()
 
     def record_line(self) -> None:
-        """Record the arguments as they are given, once. Only then is it known which options of click's are hidden."""
+        """Record the arguments as they are given, once: when the program has defined which options click hides."""
         arguments, self._arguments = self._arguments, []
         if arguments and os.getpid() == self._pid:
             with guarded("recording the command line", self._run):

@@ -49,7 +49,7 @@ class Lines:
         self._seen = -1
         #: What is to be printed of runs that ended since the last look, and are not kept.
         self._dropped: list[dict[str, Any] | str] = []
-        spool.runs.before_drop = self._note_dropped
+        spool.runs.before_drop = self._keep_line
 
     def show(self) -> None:
         """Print until the run has ended that alone is shown; without one, for ever.
@@ -102,8 +102,8 @@ class Lines:
         journal = self._spool.journals.get(run.journal)
         return run.is_open or self._folding.ended or (journal is not None and journal.was_alive)
 
-    def _note_dropped(self, run: WatchedRun) -> None:
-        """Note the line of a run that ended and is not kept any longer: the next look would not find it."""
+    def _keep_line(self, run: WatchedRun) -> None:
+        """Keep the line of a run that ended and is dropped: the next reading would not find it."""
         only = self._folding.only
         chosen = self._is_chosen(run) if only is None else any(one.id == only.id for one in above(run))
         if chosen and self._printed.pop(run.id, (-1,))[0] != run.version:

@@ -25,7 +25,7 @@ class SeenRuns:
         self._seen = bytearray()
 
     def add(self, id_: bytes) -> None:
-        """Note that a run was read."""
+        """Remember that a run was read."""
         count = self._count(id_)
         if count < 0:
             return
@@ -38,6 +38,6 @@ class SeenRuns:
         return count < 0 or (count < len(self._seen) and bool(self._seen[count]))
 
     def _count(self, id_: bytes) -> int:
-        """The count of an id; -1 for an id of another program, about which nothing is noted."""
+        """The count of an id; -1 for an id of another program, which is not remembered."""
         count = int.from_bytes(id_[PREFIX_LENGTH:], "big")
         return count if prefix_of(id_).hex() == self._prefix and count < _MOST else -1

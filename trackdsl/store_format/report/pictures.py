@@ -70,6 +70,8 @@ def scaled(content: bytes, largest: int) -> Scaled | None:
             if width * height > _MOST_PIXELS:
                 return None
             picture.draft("RGB", (_SIDES[0], _SIDES[0]))  # A JPEG is decoded to this size at once.
+            if picture.mode in ("RGB", "RGBA", "L"):  # First of all fewer pixels: each step copies the picture.
+                picture.thumbnail((_SIDES[0], _SIDES[0]), reducing_gap=2.0)
             upright = ImageOps.exif_transpose(picture)
             found = upright.convert("RGBA" if upright.mode in ("P", "PA", "LA", "RGBA") else "RGB")
         # Photographs and noise: as PNG they would take long, and be too large.
