@@ -60,6 +60,17 @@ def test_threads_have_their_names() -> None:
         assert pool.submit(lane_here).result()[0] == "pool_0"  # type: ignore[index]
 
 
+def test_a_renamed_thread_has_its_new_name() -> None:
+    """A pool may name a thread anew for each call, as trio does: a run has the name of its time."""
+
+    def twice() -> tuple[Any, Any]:
+        before = lane_here()
+        threading.current_thread().name = "second"
+        return before, lane_here()
+
+    assert [lane[0] for lane in in_a_thread(named("first"), twice)] == ["first", "second"]
+
+
 def test_each_task_has_its_name_and_its_id() -> None:
     """Gathered tasks differ in their names or ids; what a task sends to a thread has the lane of the thread."""
 

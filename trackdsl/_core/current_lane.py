@@ -27,9 +27,18 @@ _UNKNOWN: Lane = ("", -1, "", 0)
 
 
 class _Here(threading.local):
-    """The lane of each thread, with the name that it has when it first asks; None for the main thread."""
+    """The lane of each thread, None for the main thread, and what has the name that it was made from."""
 
     lane: Lane | None = _UNKNOWN
+    thread: Any = None
+    name: Any = None
+
+    def is_renamed(self) -> bool:
+        """Whether the thread has a new name; pools, such as trio's, may name a thread anew for each call."""
+        try:
+            return self.thread is not None and self.thread.name is not self.name
+        except Exception:  # A thread of another class may have no name.
+            return False
 
 
 _here = _Here()
@@ -43,12 +52,14 @@ def _first_running_loop() -> object | None:
     """Asyncio's running loop, as far as asyncio is imported; from then on, its own functions are used."""
     global _running_loop, _current_task
     asyncio: Any = modules.get("asyncio")
+    if asyncio is None:
+        return None
     try:
         # It is meant for event loops, and the only function that does not raise where no loop runs.
         running_loop, current_task = asyncio._get_running_loop, asyncio.current_task
         if sys.version_info < (3, 12):  # There, `current_task` is written in Python.
             current_task = asyncio.tasks._current_tasks.get
-    except AttributeError:  # It is not imported, or not as a whole.
+    except AttributeError:  # It is being imported.
         return None
     _running_loop, _current_task = running_loop, current_task
     return _running_loop()
@@ -61,7 +72,7 @@ _current_task: Callable[[object], Any] = id
 def lane_here() -> Lane | None:
     """The lane of a run that begins here; None in the main thread without a task. It raises no error."""
     lane = _here.lane
-    if lane is _UNKNOWN:
+    if lane is not None and (lane is _UNKNOWN or _here.is_renamed()):
         lane = _lane_of_thread()
     if (loop := _running_loop()) is not None:
         try:
@@ -92,7 +103,8 @@ def _lane_of_thread() -> Lane | None:
         if thread is None and (greenlet := _lane_of_greenlet()) is not None:
             return greenlet
         if thread is not None:
-            lane = (_shown(thread.name), thread.native_id or ident, "", 0)
+            _here.thread, _here.name = thread, thread.name
+            lane = (_shown(_here.name), thread.native_id or ident, "", 0)
     except Exception:  # A thread of another class may have no name.
         return lane
     _here.lane = lane
@@ -143,7 +155,7 @@ def _shown(name: str) -> str:
 
 
 def _after_fork() -> None:
-    _here.lane = None  # The thread that forked is the child's main thread.
+    _here.lane = _here.thread = None  # The thread that forked is the child's main thread.
 
 
 runtime.register("the current thread", Phase.IDENTITY, after_fork=_after_fork)
