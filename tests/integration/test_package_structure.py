@@ -14,7 +14,7 @@ import pytest
 
 import trackdsl
 from tests.conftest import deliver
-from tests.unit.test_package_structure import PACKAGE
+from tests.unit.syntax_trees import PACKAGE
 from trackdsl import experiment, log_metric, settings, stage
 from trackdsl.journal import _target
 

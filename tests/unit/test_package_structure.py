@@ -24,21 +24,22 @@ import pytest
 import trackdsl
 import trackdsl.testing
 
-PACKAGE = Path(trackdsl.__file__).parent
+from .syntax_trees import PACKAGE, source_of, trees
+
 ROOT = PACKAGE.parent
 
 METHODS = [name for name in trackdsl.__all__ if name.startswith(("log_", "set_"))]
 #: Every module, and whether its docstrings have examples.
 MODULES = {
-    name: ">>>" in Path(str(finder.find_spec(name, None).origin)).read_text()  # type: ignore[union-attr, call-arg]
+    name: ">>>" in Path(str(finder.find_spec(name, None).origin)).read_text()  # type: ignore[union-attr]
     for finder, name, _ in pkgutil.walk_packages([str(PACKAGE)], "trackdsl.")
     if not name.endswith("__main__")
 }
 
 
-def _imports(source: str) -> Iterator[str]:
+def _imports(tree: ast.Module) -> Iterator[str]:
     """The modules that a file imports, inside functions too."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
         elif isinstance(node, ast.Import):
@@ -48,11 +49,10 @@ def _imports(source: str) -> Iterator[str]:
 def test_only_the_sink_and_the_tools_import_mlflow() -> None:
     """MLflow is imported by the sink, by commands that read it back, and where the program has imported it itself."""
     users = {
-        str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*.py")
-        if "mlflow" in (source := path.read_text())  # To parse all of them takes seconds.
-        and any(name.split(".")[0] == "mlflow" for name in _imports(source))
-        and path.parent.name != "mlflow_bridge"  # A program that imports no MLflow imports none of it, see below.
+        name
+        for name, tree in trees("mlflow")
+        if any(imported.split(".")[0] == "mlflow" for imported in _imports(tree))
+        and "mlflow_bridge/" not in name  # A program that imports no MLflow imports none of it, see below.
     }
     assert users <= {
         "_runs/model_registry.py",
@@ -252,9 +252,8 @@ def _called(call: ast.Call) -> str | None:
     return call.func.id if isinstance(call.func, ast.Name) else None
 
 
-def _sets_of_others(source: str) -> list[str]:
+def _sets_of_others(tree: ast.Module) -> list[str]:
     """Where a file sets an attribute, or an item of an attribute, of what it imports from this package."""
-    tree = ast.parse(source)
     ours = {
         (alias.asname or alias.name).partition(".")[0]
         for node in ast.walk(tree)
@@ -279,12 +278,7 @@ def _sets_of_others(source: str) -> list[str]:
 
 def test_no_module_sets_attributes_of_another() -> None:
     """Only the functions of a module change what the module or its objects keep."""
-    found = {
-        f"{path.relative_to(PACKAGE)}: {target}"
-        for path in PACKAGE.rglob("*.py")
-        for target in _sets_of_others(path.read_text())
-    }
-    assert found == set()
+    assert {f"{name}: {target}" for name, tree in trees() for target in _sets_of_others(tree)} == set()
 
 
 @pytest.mark.parametrize(
@@ -296,9 +290,9 @@ def test_no_module_sets_attributes_of_another() -> None:
 def test_every_way_to_set_an_attribute_is_found(statement: str) -> None:
     """The check above sees each kind of statement, for modules and for objects, and nothing else."""
     for imported in ("from trackdsl._core import state", "import trackdsl.state as state"):
-        assert len(_sets_of_others(f"{imported}\n{statement}")) == 1
-    assert not _sets_of_others(f"from elsewhere import state\n{statement}")
-    assert not _sets_of_others("from trackdsl._core import state\nprint(state.x)\nx = state.x")
+        assert len(_sets_of_others(ast.parse(f"{imported}\n{statement}"))) == 1
+    assert not _sets_of_others(ast.parse(f"from elsewhere import state\n{statement}"))
+    assert not _sets_of_others(ast.parse("from trackdsl._core import state\nprint(state.x)\nx = state.x"))
 
 
 NOTES = sorted([*(ROOT / ".github").glob("CONTRIBUTING.md"), *(ROOT / ".github" / "design").glob("*.md")])
@@ -312,9 +306,12 @@ def test_notes_for_developers_name_what_exists(note: Path) -> None:
     ours = [name for name in named if not name.startswith("Lib/")]  # Of CPython's source.
     assert ours
     assert [name for name in ours if not any((at / name).exists() for at in (PACKAGE, ROOT, note.parent))] == []
-    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
-    private = re.findall(r"`(_[a-zA-Z]\w*)`", text)
-    assert [name for name in private if not re.search(rf"\b{name}\b", source)] == []
+    assert set(re.findall(r"`(_[a-zA-Z]\w*)`", text)) - _private_names() == set()
+
+
+@functools.cache
+def _private_names() -> set[str]:
+    return {name for path in PACKAGE.rglob("*.py") for name in re.findall(r"\b_[a-zA-Z]\w*", source_of(path))}
 
 
 @pytest.mark.skipif(not NOTES, reason="the notes are not part of the source distribution")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-import trackdsl
+from .syntax_trees import PACKAGE, trees
 
-PACKAGE = Path(trackdsl.__file__).parent
 NOTE = PACKAGE.parent / ".github/design/process-state.md"
 #: The methods that change a container.
 _CHANGES = frozenset(
@@ -75,9 +73,8 @@ def _renewed(tree: ast.Module, state: dict[str, ast.expr]) -> set[str]:
     }
 
 
-def unregistered(source: str) -> set[str]:
+def unregistered(tree: ast.Module) -> set[str]:
     """The module's variables that functions change, and that nothing renews."""
-    tree = ast.parse(source)
     state = _values(tree)
     changed: set[str] = set()
     for node in ast.walk(tree):
@@ -89,11 +86,7 @@ def unregistered(source: str) -> set[str]:
 @pytest.mark.skipif(not NOTE.exists(), reason="the notes are not part of the source distribution")
 def test_state_of_the_process_is_registered_or_may_stay() -> None:
     """Each variable of a module that functions change is registered, or the note says why it stays; and no others."""
-    found = {
-        (str(path.relative_to(PACKAGE)), name)
-        for path in PACKAGE.rglob("*.py")
-        for name in unregistered(path.read_text(encoding="utf-8"))
-    }
+    found = {(module, name) for module, tree in trees() for name in unregistered(tree)}
     rows = re.findall(r"^\| `([\w/]+\.py)` \| ([^|]+) \| [^|]{20,} \|$", NOTE.read_text(encoding="utf-8"), re.MULTILINE)
     listed = {(module, name) for module, names in rows for name in re.findall(r"`(\w+)`", names)}
     assert sorted(found - listed) == []
@@ -107,7 +100,10 @@ def test_state_of_the_process_is_registered_or_may_stay() -> None:
 def test_every_kind_of_change_is_found(change: str) -> None:
     """The check above sees each way to change a variable, and that it is registered."""
     source = f"kept = []\ndef change():\n    {change}\n"
-    assert unregistered(source) == {"kept"}
-    assert unregistered(source + "runtime.register('it', Phase.MEMORY, reset=kept.clear)") == set()
-    assert unregistered(source + "def renew():\n    print(kept)\nruntime.register('it', 1, reset=renew)") == set()
-    assert unregistered("kept = []\ndef change(kept):\n    kept.append(1)") == set()
+    assert unregistered(ast.parse(source)) == {"kept"}
+    for renewed in (
+        source + "runtime.register('it', Phase.MEMORY, reset=kept.clear)",
+        source + "def renew():\n    print(kept)\nruntime.register('it', 1, reset=renew)",
+        "kept = []\ndef change(kept):\n    kept.append(1)",
+    ):
+        assert unregistered(ast.parse(renewed)) == set()

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
-import trackdsl
-
-PACKAGE = Path(trackdsl.__file__).parent
-
-
-def trees(word: str) -> Iterator[tuple[str, ast.Module]]:
-    """The name and syntax tree of each module that has a word; to parse all of them takes seconds."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if word in (source := path.read_text(encoding="utf-8")):
-            yield str(path.relative_to(PACKAGE)), ast.parse(source)
+from .syntax_trees import trees
 
 
 def values_of_modules(word: str) -> Iterator[tuple[str, str]]:
@@ -40,7 +30,7 @@ def test_the_runtime_has_the_only_fork_hook() -> None:
 def test_locks_of_modules_are_free_after_a_fork() -> None:
     """A lock that a module keeps for the whole process is a `ForkSafeLock`."""
     plain = {f"threading.{name}()" for name in ("Lock", "RLock", "Condition", "Event", "Semaphore")}
-    assert [place for place, value in values_of_modules("threading.") if value in plain] == []
+    assert [where for where, value in values_of_modules("threading.") if value in plain] == []
     assert "ForkSafeLock()" in dict(values_of_modules("ForkSafeLock(")).values()
 
 

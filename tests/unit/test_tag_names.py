@@ -6,7 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tests.unit.test_package_structure import MODULES, PACKAGE
+from .syntax_trees import trees
+from .test_package_structure import MODULES
 
 #: The name of a tag, or its beginning.
 _TAG = re.compile(r"trackdsl(\.[a-z_]+)+\.?|mlflow\.(parentRunId|runName|user|note\.content|source(\.\w+)+)")
@@ -15,12 +16,10 @@ _TAG = re.compile(r"trackdsl(\.[a-z_]+)+\.?|mlflow\.(parentRunId|runName|user|no
 def test_names_of_tags_are_written_once() -> None:
     """A tag that several modules use is a constant where all of them can import it, and is not written again."""
     named: dict[str, set[str]] = {}
-    for path in PACKAGE.rglob("*.py"):
-        source = path.read_text()
-        if "trackdsl." in source or "mlflow." in source:
-            for text in _texts(source):
-                if _TAG.fullmatch(text) and text.rstrip(".") not in MODULES:
-                    named.setdefault(text, set()).add(str(path.relative_to(PACKAGE)))
+    for name, tree in trees("trackdsl.", "mlflow."):
+        for text in _texts(tree):
+            if _TAG.fullmatch(text) and text.rstrip(".") not in MODULES:
+                named.setdefault(text, set()).add(name)
     del named["trackdsl.omitted."]  # Nearly every module reports by such a tag, and sentences name it too.
     wrong = {}
     for text, paths in named.items():
@@ -32,9 +31,8 @@ def test_names_of_tags_are_written_once() -> None:
     assert wrong == {}
 
 
-def _texts(source: str) -> Iterator[str]:
+def _texts(tree: ast.Module) -> Iterator[str]:
     """The strings in a file, and the parts of f-strings, except docstrings."""
-    tree = ast.parse(source)
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
