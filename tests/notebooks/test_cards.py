@@ -130,12 +130,17 @@ def test_a_child_process_shows_no_card(kernel: Kernel) -> None:
     assert text_of(cards(answer)[-1]).splitlines()[0].startswith("fit  FINISHED")
 
 
-def test_there_is_room_for_the_metrics_of_the_code(kernel: Kernel) -> None:
-    """The first execution of a cell has room for each metric that its code names, from its first display."""
-    code = "%%stage fit --metrics a,b\ntrackdsl.log_metric('loss', 1)\na = b = 2"
+@pytest.mark.parametrize(
+    ("options", "end", "height"),
+    [("--metrics a,b", "", "66"), ("--metrics a,b", "\na + b", "88"), ("--metrics a,b", "\na;", "66"),
+     ("--metrics a --returns b", "\na", "44"), ("--metrics a,b --no-capture", "\na", "66"), ("", "\n!true", "22")],
+)  # fmt: skip
+def test_there_is_room_for_the_metrics_of_the_code(kernel: Kernel, options: str, end: str, height: str) -> None:
+    """The first execution of a cell has room for each metric that its code names, and for its value, from the start."""
+    code = f"%%stage fit {options}\ntrackdsl.log_metric('loss', 1)\na = b = 2{end}"
     kernel.ok("import trackdsl")
     heights = {re.findall(r"height:(\d+)px;overflow:auto", html_of(message))[0] for message in cards(kernel.run(code))}
-    assert heights == {"66"}
+    assert heights == {height}
 
 
 def test_the_execution_before_is_compared(kernel: Kernel) -> None:

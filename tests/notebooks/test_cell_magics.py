@@ -188,7 +188,6 @@ def test_options_of_a_stage(kernel: Kernel) -> None:
         ("%trackdsl tree fit", "%trackdsl takes one command: `%trackdsl tree`."),
         ("%%experiment churn --end\n1", "has no option --end"),
         ("%experiment churn lr = 1", "%experiment takes one name"),
-        ("%trackdsl undo", "no cell of this notebook is a stage yet"),
         ("%tracked", "%tracked takes a function"),
     ],
 )

@@ -99,13 +99,17 @@ def test_commands_leave_them_out(executed_again: Any) -> None:
 
 @pytest.mark.slow
 def test_commands_of_the_notebook(tmp_path: Path, sqlite_store: str) -> None:
-    """In a kernel that delivers, `tree`, `status`, `last` and `compare` show this notebook's runs."""
+    """`tree`, `status`, `last` and `compare` show this notebook's runs, or say that there are none."""
     kernel = Kernel(tmp_path, TRACKDSL_TRACKING_URI=sqlite_store, TRACKDSL_MODE="online")
     try:
         kernel.ok("%load_ext trackdsl")
-        assert kernel.run("%trackdsl tree").error == ("UsageError", "this notebook has no runs yet.")
+        for command in ("last", "compare", "undo"):
+            assert kernel.ok(f"%trackdsl {command}").strip() == "No cell of this notebook is a stage yet."
+        assert kernel.ok("%trackdsl tree").strip() == "This notebook has no runs yet."
         kernel.ok("%experiment churn")
         kernel.ok("%%stage load\nrows = 3", cell="a")
+        once = "The cell of 'load' was executed once, so there is no earlier run."
+        assert kernel.ok("%trackdsl compare").strip() == once
         for lr in (1, 2):
             kernel.ok(f"%%stage fit lr={lr} --metrics acc\nacc = lr / 4", cell="b")
         shown = kernel.run("%trackdsl tree")

@@ -19,7 +19,7 @@ from trackdsl._decorate.wrappers_importlib_bootstrap import call_of
 from trackdsl._recording.emit import guarded
 from trackdsl._runs.exceptions import FAILED, FINISHED
 from trackdsl._runs.run import NULL_RUN, Run
-from trackdsl.errors import OptionError, QueryError, TrackdslError
+from trackdsl.errors import OptionError, TrackdslError
 from trackdsl.notebook.arguments import Arguments
 from trackdsl.notebook.cells import Cells
 from trackdsl.notebook.evaluation import evaluate
@@ -148,8 +148,9 @@ class Commands:
             last = self._cells.executions.last()
             run = NULL_RUN if last is None else last.run
         if run is NULL_RUN:
-            raise QueryError("this notebook has no runs yet.", argument="run")
-        show(self._shell, tree(run, whole=True))
+            show_text(self._shell, "This notebook has no runs yet.")
+        else:
+            show(self._shell, tree(run, whole=True))
 
     def _status(self) -> None:
         from trackdsl.journal._target import target_for
@@ -160,28 +161,30 @@ class Commands:
 
     def _last(self) -> None:
         last = self._newest()
-        self._shell.display_pub.publish(last.card or {"text/plain": line_of(last)})
+        if last is not None:
+            self._shell.display_pub.publish(last.card or {"text/plain": line_of(last)})
 
     def _compare(self) -> None:
         from trackdsl.query import compare
 
         last = self._newest()
-        if not last.older:
-            raise QueryError(
-                f"the cell of {last.name!r} was executed once, so there is no earlier run.", argument="runs"
-            )
-        show(self._shell, compare(last.older[-1].run, last.run))
+        if last is not None and not last.older:
+            show_text(self._shell, f"The cell of {last.name!r} was executed once, so there is no earlier run.")
+        elif last is not None:
+            show(self._shell, compare(last.older[-1].run, last.run))
 
     def _undo(self) -> None:
         last = self._newest()
-        self._cells.executions.undo()
-        again = f"; {last.older[-1].run.id} counts again" if last.older else ""
-        show_text(self._shell, f"taken back: {last.name} {last.run.id}{again}. Variables stay as they are.")
+        if last is not None:
+            self._cells.executions.undo()
+            again = f"; {last.older[-1].run.id} counts again" if last.older else ""
+            show_text(self._shell, f"taken back: {last.name} {last.run.id}{again}. Variables stay as they are.")
 
-    def _newest(self) -> Execution:
+    def _newest(self) -> Execution | None:
+        """The last execution. Without one, a sentence says so: an error would stop Run All in a new notebook."""
         last = self._cells.executions.last()
         if last is None:
-            raise QueryError("no cell of this notebook is a stage yet.", argument="run")
+            show_text(self._shell, "No cell of this notebook is a stage yet.")
         return last
 
 

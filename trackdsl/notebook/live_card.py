@@ -9,6 +9,7 @@ the moment they print or show something, which is below the card, or else after 
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import itertools
 import os
@@ -26,6 +27,8 @@ from trackdsl._runs.run import Run, known_page
 from trackdsl.journal._follower import Follower
 from trackdsl.journal._replay import Point, RecordedRun
 from trackdsl.notebook.executions import Execution, Recorded
+from trackdsl.notebook.lines import split_value
+from trackdsl.notebook.names import is_long
 from trackdsl.query._card import Card, Curve, Param, Progress, card_html, card_text
 from trackdsl.store_format.changes.diff import diff_lines
 
@@ -235,7 +238,16 @@ def _expected_metrics(execution: Execution) -> int:
     named = 0
     if execution.arguments is not None:
         named = max(len(execution.arguments.names("metrics")), len(execution.arguments.names("returns")))
-    return named + len(_LOGS.findall(execution.body))
+    return named + len(_LOGS.findall(execution.body)) + _has_value(execution)
+
+
+def _has_value(execution: Execution) -> bool:
+    """Whether the value of a cell's last expression is recorded under a name that the cell does not give."""
+    if execution.arguments is not None and {"returns", "no-capture"} & set(execution.arguments.options):
+        return False
+    with contextlib.suppress(SyntaxError, ValueError):  # Other magics in the cell.
+        return not is_long(execution.body) and bool(split_value(execution.body)[1])
+    return False
 
 
 def _kept(recorded: RecordedRun) -> Recorded:
