@@ -16,7 +16,9 @@ import trackdsl
 from tests.conftest import PATIENCE, Server, all_runs, end_delivery, wait_until
 from trackdsl import experiment, settings
 from trackdsl._runs import show_url as _show_url
+from trackdsl.delivery.program import _waiting
 from trackdsl.errors import SettingsError
+from trackdsl.journal._target import known_targets
 from trackdsl.store_format.known_runs import KnownRun
 
 TWO_ROOTS = """
@@ -40,14 +42,15 @@ class Terminal:
     """A program whose errors go to a terminal, as at a desk and not on a build server.
 
     Args:
+        command: starts the program; by default, one with two root runs.
         environment: variables beside those of the test.
     """
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, *command: str, **environment: str) -> None:
         at_a_desk = {name: value for name, value in os.environ.items() if name != "CI"}
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", TWO_ROOTS],
+            command or (sys.executable, "-c", TWO_ROOTS),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=slave,
@@ -122,6 +125,65 @@ def test_a_terminal_that_is_not_to_show_it(sqlite_store: str, environment: dict[
     with Terminal(**environment) as terminal:
         terminal.run_id()
         assert "trackdsl: run " not in terminal.finish()
+
+
+UNCHANGED = """
+import sys
+print("begun", file=sys.stderr, flush=True)
+sys.stdin.readline()
+print("over", file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replaced", [False, True])
+def test_an_unchanged_program_has_its_terminal_for_itself(sqlite_store: str, tmp_path: Path, replaced: bool) -> None:
+    """Under `trackdsl run` the address is the last line, and none where the program has put a file for its errors."""
+    script = tmp_path / "script.py"
+    script.write_text(f"{UNCHANGED}sys.stderr = open('errors.txt', 'w')\n" if replaced else UNCHANGED)
+    root = str(Path(__file__).parents[2])
+    with Terminal(sys.executable, "-m", "trackdsl.cli", "run", str(script), PYTHONPATH=root) as terminal:
+        wait_until(lambda: terminal.shows("begun"), "the program")
+        wait_until(all_runs, "its run at MLflow")
+        lines = terminal.finish().splitlines()
+    assert lines[:2] == ["begun", "over"]
+    assert [line.partition(" is at ")[0] for line in lines[2:]] == ([] if replaced else ["trackdsl: run 'script'"])
+    if replaced:
+        assert Path("errors.txt").read_text() == ""
+
+
+class WithoutIsatty:
+    """What a program may put in the place of its standard error."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None: ...
+
+
+@pytest.mark.parametrize("kind", ["file", "without isatty", "closed", "none"])
+def test_a_wait_that_nothing_can_show(kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A wait for delivery writes nothing where the standard error is no terminal."""
+    monkeypatch.setattr(_waiting, "_SHOW_AFTER", -1.0)
+    path = tmp_path / "errors.txt"
+    errors: Any = {"file": path.open("w", 1), "without isatty": WithoutIsatty(), "closed": path.open("a")}.get(kind)
+    if kind == "closed":
+        errors.close()
+    with experiment("e"):
+        pass
+    with monkeypatch.context() as changed:
+        changed.setattr(sys, "stderr", errors)
+        wait = _waiting.Wait([one.writer for one in known_targets() if one.writer], nothing, nothing, show=True)
+        assert not wait.until_done(0.1, 1.0)
+    assert path.read_text() == ""
+    assert getattr(errors, "text", "") == ""
+
+
+def nothing(spool: Path) -> None:
+    """Neither starts delivery nor wakes it."""
 
 
 class Written:

@@ -1,4 +1,7 @@
-"""The URL of a program's first root run, which the terminal shows once the run is at MLflow."""
+"""The URL of a program's first root run, which the terminal shows once the run is at MLflow.
+
+A program under `trackdsl run` has its terminal for itself until its end, so there the line comes last.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from trackdsl._config.spec import DEFAULT_TRACKING_URI
 from trackdsl._core import runtime
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.runtime import Phase
+from trackdsl._core.terminal import at_terminal
 from trackdsl._core.uris import absolute_uri
 from trackdsl._runs.run import Run
 from trackdsl.errors import TrackdslError, format_error, logger, reraise_from_signal
@@ -24,10 +28,16 @@ _PATIENCE = 600.0
 
 
 class _UrlLine:
-    """The line with the URL of one run, which is written once."""
+    """The line with the URL of one run, which is written once.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        run: the run.
+        only_at_terminal: whether it is not wanted elsewhere.
+    """
+
+    def __init__(self, run: Run, *, only_at_terminal: bool) -> None:
         self._run = run
+        self._only_at_terminal = only_at_terminal
         self._writing = threading.Lock()
         self._written = False
 
@@ -37,7 +47,8 @@ class _UrlLine:
 
     def write(self, patience: float = 0.0) -> None:
         """Write the line, unless it was written before, if the run arrives at MLflow within `patience` seconds."""
-        if self._written:
+        # A program may have replaced its standard error in the meantime.
+        if self._written or (self._only_at_terminal and not at_terminal()):
             return
         try:
             self._run.wait_for_mlflow(patience)
@@ -70,17 +81,24 @@ class _Program:
 
     Attributes:
         has_begun: whether its first root run has begun.
+        only_at_end: whether its end shows the URL, and nothing before.
     """
 
     has_begun: bool = False
+    only_at_end: bool = False
 
     def reset(self) -> None:
         """Wait for the first root run again."""
-        self.has_begun = False
+        self.has_begun = self.only_at_end = False
 
 
 _program = _Program()
 runtime.register("the address at the terminal", Phase.RUNS, reset=_program.reset)
+
+
+def show_url_only_at_end() -> None:
+    """Write nothing before the end of this program."""
+    _program.only_at_end = True
 
 
 def show_url(run: Run) -> None:
@@ -88,22 +106,19 @@ def show_url(run: Run) -> None:
     if _program.has_begun or not run.target.delivers or run.target.discards:
         return
     _program.has_begun = True
-    if settings.mode() != "online" or not _is_wanted():
+    chosen = settings.show_url()
+    if settings.mode() != "online" or not (_is_usual() if chosen is None else chosen):
         return
-    line = _UrlLine(run)
+    line = _UrlLine(run, only_at_terminal=chosen is None)
     call_after_delivery(line.write)
+    if _program.only_at_end:
+        return
     thread = threading.Thread(target=line.wait, name="trackdsl-url", daemon=True)
     contextvars.Context().run(thread.start)  # The thread belongs to no run.
 
 
-def _is_wanted() -> bool:
-    chosen = settings.show_url()
-    if chosen is not None:
-        return chosen
-    try:
-        return sys.stderr.isatty() and not os.environ.get("CI")
-    except (AttributeError, ValueError):  # There is no stderr, or it is closed.
-        return False
+def _is_usual() -> bool:
+    return at_terminal() and not os.environ.get("CI")
 
 
 def _write_line(line: str) -> None:

@@ -108,6 +108,9 @@ def run(
     characters. Without a MODULE, it is a function of the program's own file. The setting `stages` names functions for
     a whole project.
 
+    `trackdsl` prints nothing of its own: only at a terminal, one line at the end says where the run is, and a wait for
+    its delivery shows how far it is. A fault in tracking is a line of the logger `trackdsl`.
+
     The exit code is that of the program. If the program does not start, it is 2 for wrong options and 1 for a wrong
     setting.
 

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core.suggest import suggestion_for
+from trackdsl._core.terminal import at_terminal
 from trackdsl.errors import ExperimentNotFound, QueryError
 from trackdsl.query import _shown
 from trackdsl.query._call_filters import without_call_values
@@ -308,7 +309,8 @@ def _with_bar(found: Iterator[FoundRun]) -> Iterator[FoundRun]:
         return
     from tqdm import tqdm
 
-    yield from tqdm(found, desc="trackdsl: reading runs", unit=" runs", initial=count, disable=None, leave=False)
+    hidden = not at_terminal()
+    yield from tqdm(found, desc="trackdsl: reading runs", unit=" runs", initial=count, disable=hidden, leave=False)
 
 
 def _is_count(most: object) -> bool:

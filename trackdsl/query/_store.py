@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from trackdsl._config import resolve as settings
 from trackdsl._core.redaction import mask_prose
 from trackdsl._core.sqlite_files import first_row
+from trackdsl._core.terminal import at_terminal
 from trackdsl._core.uris import absolute_uri, describe_mistake, without_credentials, working_directory
 from trackdsl.delivery.known_tables import STORE_ERRORS
 from trackdsl.errors import (
@@ -141,7 +142,7 @@ def _wait_for_delivery(uri: str) -> None:
     if flush(_SHOW_AFTER):
         return
     if settings.mode() == "online":
-        if sys.stderr.isatty():
+        if at_terminal():
             sys.stderr.write("trackdsl: waiting for the delivery to MLflow …\n")
         if flush(FLUSH_PATIENCE - _SHOW_AFTER):
             return

@@ -20,6 +20,7 @@ from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_tags, guarded
 from trackdsl._recording.printed import PRINTED, Output, tail_of
 from trackdsl._runs.run import Run
+from trackdsl._runs.show_url import show_url_only_at_end
 from trackdsl.cli.program.main_module import Program
 from trackdsl.errors import format_error, report, reraise_from_signal
 
@@ -144,6 +145,7 @@ def begin_run(program: Program, options: Options) -> MainRun | None:
     """
     if suppression.on and suppression.here():
         return None
+    show_url_only_at_end()
     return begin(options, MainRun(options.run_name or program.name), {}, _site_of(program))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._core.ids import prefix
+from trackdsl._core.terminal import at_terminal
 from trackdsl.delivery._timing import timing
-from trackdsl.errors import report
+from trackdsl.errors import logger, report
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin, read_origin
 from trackdsl.journal._segments import Position
@@ -94,7 +94,7 @@ class Wait:
         writers: of this process's journals. The journals of processes that it started are added.
         start: starts the delivery of a spool, if it is not running.
         wake: makes the delivery of a spool try again at once.
-        show: whether to show a progress bar.
+        show: whether to show a progress bar, if there is a terminal.
         counts: selects processes that this one started by their origin; all by default.
     """
 
@@ -197,10 +197,11 @@ class Wait:
         if self._bar is None:
             from tqdm import tqdm
 
-            if not sys.stderr.isatty():
-                sys.stderr.write("trackdsl: waiting for the delivery to MLflow (Ctrl-C leaves it to the background)\n")
+            shown = at_terminal()  # Without one, the standard error is the program's: a file of its own, for example.
+            if not shown:
+                logger.info("trackdsl: waiting for the delivery to MLflow (Ctrl-C leaves it to the background)")
             self._bar = tqdm(
-                total=open_, desc=f"trackdsl: {_TITLE}", unit="B", unit_scale=True, leave=False, disable=None
+                total=open_, desc=f"trackdsl: {_TITLE}", unit="B", unit_scale=True, leave=False, disable=not shown
             )
         self._bar.set_description(f"trackdsl: {self._monitor.description() or _TITLE}", refresh=False)
         self._bar.update(self._bar.total - open_ - self._bar.n)
