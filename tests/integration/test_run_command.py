@@ -419,6 +419,42 @@ def test_command_lines(library: str) -> None:
     assert (runs["train"].data.params["lr"], runs["train"].info.status) == ("5.0", "FAILED")
 
 
+#: Name → what the program says for itself; the type and the message of its failure, its status, and its exit code.
+REASONS = {
+    "argparse_": ("", ["--lr", "high", "x"], "argparse.ArgumentError", "invalid float value: 'high'", "FAILED", 2),
+    "click_": ("", ["--lr", "high", "x"], "click.exceptions.BadParameter", "'high' is not a valid float", "FAILED", 2),
+    "typer_": ("", ["--lr", "high", "x"], "BadParameter", "valid ", "FAILED", 2),
+    "says": ("raise click.ClickException('no data')", [], "click.exceptions.ClickException", "no data", "FAILED", 1),
+    "exits": ("click.get_current_context().exit(7)", [], "click.exceptions.Exit", "7", "FAILED", 7),
+    "handles": (
+        "\n    try: 1 / 0\n    except ArithmeticError: raise click.exceptions.Exit(3)", [],
+        "ZeroDivisionError", "division by zero", "FAILED", 3,
+    ),
+    "stopped": ("raise KeyboardInterrupt", [], "KeyboardInterrupt", "", "KILLED", 1),
+    "by_itself": (
+        "\n    try: 1 / 0\n    except ArithmeticError: pass\n    sys.exit(3)", [], "SystemExit", "3", "FAILED", 3
+    ),
+}  # fmt: skip
+
+
+def test_what_a_program_exits_for() -> None:
+    """Where a library prints an error and exits, the run has that error, and not only the exit code."""
+    for library, source in COMMAND_LINES.items():
+        write(f"{library}_.py", source)
+    for name, (body, arguments, *_, code) in REASONS.items():
+        if body:
+            write(f"{name}.py", f"import click, sys\n@click.command()\ndef main():\n    {body}\nmain()\n")
+        plain, ours = (ended(*start, f"{name}.py", *arguments) for start in (PYTHON, RUN))
+        assert (ours.returncode, ours.stdout, ours.stderr) == (code, plain.stdout, plain.stderr)
+    runs = recorded()
+    for name, (_, _, kind, message, status, code) in REASONS.items():
+        tags = runs[name].data.tags
+        assert (runs[name].info.status, tags["trackdsl.exit_code"]) == (status, str(code)), name
+        assert tags["trackdsl.exception.type"].endswith(kind), name
+        assert message in tags.get("trackdsl.exception.message", ""), name
+    assert 'File "' in runs["exits"].data.tags["trackdsl.exception.traceback"]
+
+
 @pytest.mark.skipif(find_spec("hydra") is None, reason="needs Hydra")
 def test_hydra() -> None:
     """The configuration that Hydra makes is the parameters; in a sweep, each job is a child with its own."""
@@ -448,6 +484,9 @@ def test_hydra() -> None:
     }  # fmt: skip
     assert incomplete.data.tags["trackdsl.path"] == "incomplete/job-0"
     runs = {str(run.info.run_name): run for run in all_runs() if run is not incomplete}
+    tags = runs["hydrated"].data.tags
+    assert (tags["trackdsl.exception.type"], tags["trackdsl.exception.message"]) == ("ValueError", "too high")
+    assert tags["trackdsl.exception.traceback"].endswith("ValueError: too high\n")
     expected = {"argv": "model.lr=5", "model.lr": "5", "model.dims": "[3, 4]", "name": "at-5"}
     assert runs["hydrated"].data.params == expected
     jobs = [(runs[name].info.status, runs[name].data.params["model.lr"]) for name in ("job-0", "job-1")]

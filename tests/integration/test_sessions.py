@@ -292,6 +292,19 @@ ENDS = {
     "exit code": ("sys.exit(3)", "", "FAILED"),
     "exit code, stopped at exit": ("sys.exit('no data')", "atexit.register(trackdsl.stop_logging)", "FAILED"),
     "exit": ("sys.exit()", "", "FINISHED"),
+    "raised exit code": ("def main(): return 3\nraise SystemExit(main())", "", "FAILED"),
+    "raised exit, stopped at exit": ("raise SystemExit('no data')", "atexit.register(trackdsl.stop_logging)", "FAILED"),
+    "raised exit": ("raise SystemExit(0)", "", "FINISHED"),
+    "raised after another one": (
+        "kept = []\ntry: raise SystemExit(3)\nexcept SystemExit as error: kept.append(error)\nraise SystemExit",
+        "",
+        "FINISHED",
+    ),
+    "raised and caught": ("try: raise SystemExit(3)\nexcept SystemExit as error: kept = error", "", "FINISHED"),
+    "replaced stderr": ("sys.stderr = open(os.devnull, 'w')\nraise SystemExit(3)", "", "FAILED"),
+    "exit because of an error": ("try: 1 / 0\nexcept ZeroDivisionError: sys.exit(1)", "", "FAILED"),
+    "exit because of Ctrl-C": ("try: raise KeyboardInterrupt\nexcept KeyboardInterrupt: sys.exit(1)", "", "KILLED"),
+    "exit at once": ("try: 1 / 0\nexcept ZeroDivisionError: os._exit(1)", "", "FAILED"),
     "stopped at exit": ("pass", "atexit.register(trackdsl.stop_logging)", "FINISHED"),
     "interrupted": ("raise KeyboardInterrupt", "", "KILLED"),
     "stopped, then crashed": ("trackdsl.stop_logging(); raise ValueError('boom')", "", "FINISHED"),
@@ -310,8 +323,13 @@ def test_however_the_program_ends(start: StartProgram, sqlite_store: str, monkey
     for program in programs.values():
         program.finish()
     deliver()
-    found = {run.info.run_name: run.info.status for run in all_runs()}
-    assert found == {name: status for name, (_, _, status) in ENDS.items()}
+    runs = {str(run.info.run_name): run for run in all_runs()}
+    assert {name: run.info.status for name, run in runs.items()} == {
+        name: status for name, (_, _, status) in ENDS.items()
+    }
+    failures = {name: run.data.tags.get("trackdsl.exception.type") for name, run in runs.items()}
+    assert failures["exit because of an error"] == failures["exit at once"] == "ZeroDivisionError"
+    assert "raise SystemExit(main())" in runs["raised exit code"].data.tags["trackdsl.exception.traceback"]
 
 
 def test_a_forked_child_leaves_the_session_to_its_parent(start: StartProgram, sqlite_store: str) -> None:

@@ -1,19 +1,20 @@
-"""How a program ends: by an exception, by `sys.exit` or by `os._exit`."""
+"""How a program ends: by an exception, by `sys.exit`, by `raise SystemExit` or by `os._exit`."""
 
 from __future__ import annotations
 
 import builtins
 import contextlib
-import dis
 import functools
 import os
 import re
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from trackdsl._api.raised_exits import RaisedExits, has_returned, outermost
+from trackdsl._runs.exceptions import remembered
 from trackdsl.distributed._frames import hide_frame
 from trackdsl.errors import format_error, report, reraise_from_signal
 
@@ -22,7 +23,7 @@ class ExitWatch:
     """Finds out what ends a program or a thread while a session is open: `sys.exit`, `exit`, `os._exit`, an exception.
 
     Python does not show the exit code to `atexit` functions. A process that ends by `os._exit` does not even call them;
-    every forked child of `multiprocessing` ends so.
+    every forked child of `multiprocessing` ends so. For `raise SystemExit`, see `raised_exits.py`.
 
     Args:
         at_once: called right before the process ends without `atexit`. It gets the reason, or None for a normal end.
@@ -36,19 +37,26 @@ class ExitWatch:
         self._thread_failed = thread_failed
         self._error: SystemExit | None = None
         self._outermost: FrameType | None = None
+        self._raised = RaisedExits()
         #: The replaced functions: their owner, their name, the original, and the replacement.
         self._replaced: list[tuple[Any, str, Any, Any]] = []
 
     @property
     def error(self) -> SystemExit | None:
         """The `SystemExit` that has ended the program; None if the program caught it and ended normally."""
-        return None if self._outermost is not None and _has_returned(self._outermost) else self._error
+        error = self._raised.error or self._error
+        return None if self._outermost is not None and has_returned(self._outermost) else error
+
+    def program_ended_by(self, error: SystemExit) -> None:
+        """Remember what has ended the program, where that is known."""
+        self._error, self._outermost = error, None
 
     def take(self) -> None:
         """Replace `sys.exit`, `os._exit`, `threading.excepthook` and the prompt's `exit`, unless that is done."""
         if self._replaced:
             return
         self._error = self._outermost = None
+        self._raised.follow()
         self._replace(sys, "exit", self._exit_of(sys.exit))
         self._replace(os, "_exit", self._exit_at_once_of(os._exit))
         self._replace(threading, "excepthook", self._excepthook_of(threading.excepthook))
@@ -62,6 +70,7 @@ class ExitWatch:
             if getattr(owner, name) is ours:
                 setattr(owner, name, original)
         self._replaced.clear()
+        self._raised.leave()
 
     def _replace(self, owner: Any, name: str, ours: Any) -> None:
         self._replaced.append((owner, name, getattr(owner, name), ours))
@@ -93,9 +102,7 @@ class ExitWatch:
 
     def _remember_exit(self, status: Any) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._error, self._outermost = SystemExit(status), sys._getframe()
-            while self._outermost.f_back is not None:
-                self._outermost = self._outermost.f_back
+            self._error, self._outermost = _exit_here(status, sys._getframe(2)), outermost(sys._getframe())
 
     def _excepthook_of(self, original: Callable[..., object]) -> Any:
         @functools.wraps(original)
@@ -115,7 +122,7 @@ class ExitWatch:
         @functools.wraps(original)
         def _exit(status: int) -> NoReturn:
             try:
-                self._at_once(SystemExit(status) if status else None)
+                self._at_once(_exit_here(status, sys._getframe(1)) if status else None)
             except BaseException as error:
                 reraise_from_signal(error)
                 report(
@@ -128,9 +135,19 @@ class ExitWatch:
         return _exit
 
 
-def _has_returned(frame: FrameType) -> bool:
-    """Whether a frame that has ended returned, rather than raised."""
-    return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN_")
+def _exit_here(status: Any, frame: FrameType | None) -> SystemExit:
+    """An exit that is being asked for, with its place in the program and the exception that is being handled there."""
+    error = SystemExit(status)
+    try:
+        trace = None
+        while frame is not None:
+            trace = TracebackType(trace, frame, frame.f_lasti, frame.f_lineno)
+            frame = frame.f_back
+        error.__context__ = sys.exc_info()[1]
+        return remembered(error.with_traceback(trace))
+    except Exception as fault:  # For example a full stack. The program exits in any case.
+        reraise_from_signal(fault)
+        return SystemExit(status)
 
 
 class _Child:

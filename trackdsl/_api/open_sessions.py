@@ -114,6 +114,8 @@ _exit = ExitWatch(_end_at_once, _thread_failed)
 _recovered = RecoveredErrors()
 #: Returns a function that puts back what is known now of how the program may end.
 outcome = _recovered.outcome
+#: Remembers the exit that has ended the program, where it is caught.
+program_ended_by = _exit.program_ended_by
 #: The open sessions of this process, the latest last.
 open_sessions: list[Session] = []
 

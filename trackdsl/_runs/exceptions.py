@@ -12,6 +12,7 @@ from trackdsl._core.redaction import mask_prose
 from trackdsl._core.runtime import Phase
 from trackdsl._core.source_text import leave_pipe_unread
 from trackdsl._core.suppression import suppression
+from trackdsl._runs.exits import Exited, exited_by_click, is_success, reason_of
 from trackdsl.errors._user_code import PACKAGE
 
 FINISHED = "FINISHED"
@@ -32,12 +33,31 @@ def status_of(error: BaseException) -> str:
     >>> status_of(SystemExit(0)), status_of(KeyboardInterrupt()), status_of(ValueError())
     ('FINISHED', 'KILLED', 'FAILED')
     """
-    if isinstance(error, SystemExit):
-        return FINISHED if error.code in (None, 0) else FAILED
+    if isinstance(error, Exited):
+        return error.status
+    if is_success(error):
+        return FINISHED
+    reason = reason_of(error)
+    if reason is not error or isinstance(error, SystemExit):
+        # A program may exit with a code because of Ctrl-C.
+        return KILLED if isinstance(reason, KeyboardInterrupt) else FAILED
     if isinstance(error, Exception):
         return FINISHED if _is_pruning(error) else FAILED
     # KeyboardInterrupt, asyncio.CancelledError, trio.Cancelled: the call was stopped from outside.
     return KILLED
+
+
+def remembered(error: BaseException, click: Exited | None = None) -> Exited:
+    """An exception as an exit without a traceback, but with the description of what was behind it.
+
+    Args:
+        error: the exception.
+        click: what click has caught last, and may have exited for.
+    """
+    code = error.code if isinstance(error, SystemExit) else 1
+    if click is not None and isinstance(error, SystemExit) and not is_success(error) and exited_by_click(error):
+        return Exited(code, click.status, click.failure)
+    return Exited(code, status_of(error), describe(error))
 
 
 def _is_pruning(error: Exception) -> bool:
@@ -48,12 +68,17 @@ def _is_pruning(error: Exception) -> bool:
 
 
 def describe(error: BaseException) -> Failure | None:
-    """Type, message and traceback, with secrets masked; None for a clean `sys.exit`."""
-    if isinstance(error, SystemExit) and error.code in (None, 0):
+    """Type, message and traceback, with secrets masked; None for an exit with the code 0.
+
+    Where an exit hides another exception, it is that exception which is described.
+    """
+    if isinstance(error, Exited):
+        return error.failure
+    if is_success(error):
         return None
     thread = suppression.begin()
     try:
-        return _described(error)
+        return _described(reason_of(error))
     finally:
         suppression.end(thread)
 

@@ -101,6 +101,7 @@ def prepare(
         run.before_end.append(found.report_unmet)
         command_line = CommandLine(run.run, program.arguments)
         command_line.follow()
+        run.caught_by_click = lambda: command_line.caught
         run.while_running.append(command_line.record_line)
         found.follow()
         if patterns:

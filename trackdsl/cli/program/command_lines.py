@@ -21,6 +21,8 @@ from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_params, guarded
 from trackdsl._recording.flatten import Flat
 from trackdsl._recording.params import as_name, named_parts
+from trackdsl._runs.exceptions import remembered
+from trackdsl._runs.exits import Exited
 from trackdsl._runs.run import Run
 
 #: The parameters with the arguments after the program's name, and with the name of a subcommand.
@@ -39,6 +41,8 @@ class CommandLine:
 
     def __init__(self, run: Run, arguments: Sequence[object]) -> None:
         self._run = run
+        #: What click has caught last, or what has passed through it: click may exit for it, without a sign of it.
+        self.caught: Exited | None = None
         self._arguments = [str(argument) for argument in arguments]
         self._known = {ARGUMENTS} if arguments else set()
         #: The options of click's that hide their values, and how many values each of them takes.
@@ -118,7 +122,17 @@ class CommandLine:
 
             return make
 
+        def leave(original: Callable[..., Any]) -> Callable[..., Any]:
+            def __exit__(context: Any, kind: Any = None, error: Any = None, trace: Any = None) -> Any:  # noqa: N807
+                if error is not None:
+                    with guarded("recording the failure", self._run):
+                        self.caught = remembered(error)
+                return original(context, kind, error, trace)
+
+            return __exit__
+
         _replace(core.Command, "make_context", make_context)
+        _replace(core.Context, "__exit__", leave)
 
     def _add_click(self, context: Any) -> None:
         root = context.find_root()

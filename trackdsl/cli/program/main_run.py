@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from trackdsl._api.open_sessions import Session, begin
+from trackdsl._api.open_sessions import Session, begin, program_ended_by
 from trackdsl._core.context import Scope
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.suppression import suppression
@@ -19,6 +19,8 @@ from trackdsl._decorate.source import Site
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_tags, guarded
 from trackdsl._recording.printed import PRINTED, Output, tail_of
+from trackdsl._runs.exceptions import remembered
+from trackdsl._runs.exits import Exited
 from trackdsl._runs.run import Run
 from trackdsl._runs.show_url import show_url_only_at_end
 from trackdsl.cli.program.main_module import Program
@@ -49,6 +51,8 @@ class MainRun(Session):
         self._began = _clock()
         self._keep_at = self._began + min(_OUTPUT_FIRST, _OUTPUT_EVERY)
         self._keeping = False
+        #: Returns what click has caught last.
+        self.caught_by_click: Callable[[], Exited | None] = lambda: None
         #: Called while the program runs, when the end of its output is kept.
         self.while_running: list[Callable[[], None]] = []
         #: Called before the run ends, with the exception that has ended the program.
@@ -97,8 +101,11 @@ class MainRun(Session):
     def ended_by(self, error: BaseException) -> None:
         """Remember the exception that has ended the program."""
         if self.started_here():
-            # Without its traceback, whose frames Python lets go before it calls the program's `atexit` functions.
-            self._error = SystemExit(error.code) if isinstance(error, SystemExit) else error
+            # Python lets go of an exit's frames before it calls the program's `atexit` functions.
+            self._error = error
+            if isinstance(error, SystemExit):
+                self._error = exited = remembered(error, self.caught_by_click())
+                program_ended_by(exited)
 
     def ending_exception(self) -> BaseException | None:
         """See `Session`."""
