@@ -510,12 +510,16 @@ def test_options_and_the_project() -> None:
         "--track-returns", "churn.model:Model.fit", "train.py",
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, b"{'accuracy': 0.75}\n")
-    assert b"stages churn.data:laod matches no function of churn.data; did you mean load?" in done.stderr
-    assert b"stages churn.modle:fit matches nothing" in done.stderr
-    assert b"did you mean churn.model" in done.stderr
-    assert b"churn.other:" not in done.stderr  # Another program of the project imports it.
+    project = f"stages in {Path.cwd()}/pyproject.toml: "
+    said = done.stderr.decode()
+    assert f"{project}churn.data:laod matches no function of churn.data; did you mean load?" in said
+    assert f"{project}churn.modle:fit matches nothing" in said
+    done = ended(*RUN, "--name", "other", "train.py", TRACKDSL_STAGES="churn.data:laod")
+    assert b"TRACKDSL_STAGES: churn.data:laod matches no function of churn.data; did you mean load?" in done.stderr
+    assert "did you mean churn.model" in said
+    assert "churn.other:" not in said  # Another program of the project imports it.
     runs = recorded()
-    assert set(runs) == {"baseline", "load", "fit"}
+    assert set(runs) == {"baseline", "other", "load", "fit"}
     assert (runs["baseline"].data.tags["team"], runs["load"].data.params["rows"]) == ("cv", "3")
     assert runs["fit"].data.metrics == {"accuracy": 0.75}
     experiment = client().get_experiment(runs["fit"].info.experiment_id)
@@ -598,3 +602,17 @@ def test_what_cannot_be_run(arguments: list[str], code: int, message: str) -> No
     assert done.returncode == code
     assert message in done.stderr
     assert not list(Path(os.environ["TRACKDSL_SPOOL"]).glob("journals/*"))
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_a_setting_that_names_no_functions(variable: bool) -> None:
+    """A wrong pattern in the project or in a variable is an error that says where it is, also for `doctor`."""
+    write("train.py", "")
+    environment = {"TRACKDSL_STAGES": "churn.data:load, a b"} if variable else {}
+    if not variable:
+        write("pyproject.toml", "[tool.trackdsl]\nstages = ['churn.data:load', 'a b']\n")
+    where = "TRACKDSL_STAGES" if variable else f"stages in {Path.cwd()}/pyproject.toml"
+    message = f"{where} has 'a b', which names no functions. It takes package.module:function"
+    done = ended(*RUN, "train.py", **environment)
+    assert (done.returncode, done.stderr.decode().startswith(f"Error: {message}")) == (1, True)
+    assert message in ended(*RUN[:-1], "doctor", "--json", **environment).stdout.decode()

@@ -198,6 +198,7 @@ def patched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", argparse.ArgumentParser.parse_known_args)
     owner = next(each for each in click.Command.__mro__ if "make_context" in vars(each))
     monkeypatch.setattr(owner, "make_context", vars(owner)["make_context"])
+    monkeypatch.setattr(click.Context, "__exit__", click.Context.__exit__)
 
 
 @pytest.mark.usefixtures("patched")
@@ -332,6 +333,7 @@ def test_the_output_of_a_killed_program(monkeypatch: pytest.MonkeyPatch) -> None
     assert program.params == {"argv": "--password ***"}
 
 
+@pytest.mark.usefixtures("patched")
 def test_chained_commands() -> None:
     """Several commands in one line of click's each have their own parameters."""
 

@@ -125,6 +125,12 @@ def look_up(name: str) -> Resolved:
     return Resolved(setting.default, "default")
 
 
+def found_in(name: str) -> str:
+    """Where a setting has its value, for messages: a variable, or `stages in /project/pyproject.toml`."""
+    source = look_up(name).source
+    return source if source in SETTINGS[name].variables else f"{name} in {source}"
+
+
 def check_all() -> None:
     """Check the values of all settings except the tracking URI, which a call or a context may replace.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from trackdsl._config.patterns import FORMS, is_pattern
 from trackdsl._core.suggest import suggestion_for
 from trackdsl._core.uris import describe_mistake, without_credentials
 from trackdsl.errors import SettingsError
@@ -88,6 +89,15 @@ def _names(setting: str, value: Any) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in names):
         raise SettingsError(f"{setting} takes names, not {value!r}.", setting=setting, value=value)
     return names
+
+
+def _patterns(setting: str, value: Any) -> tuple[str, ...]:
+    patterns = _names(setting, value)
+    for one in patterns:
+        if not is_pattern(one):
+            message = f"{setting} has {one!r}, which names no functions. It takes {FORMS}."
+            raise SettingsError(message, setting=setting, value=one)
+    return patterns
 
 
 def _interval(setting: str, value: Any) -> float:
@@ -232,6 +242,7 @@ class Rows:
             "functions that `trackdsl run` makes stages, without a change of the code: `package.module:function`, "
             "`package.module:train_*`, `package.module:Class.method`.",
             default_help="none; several are separated by commas",
+            check=_patterns,
         ),
     ]
     changes: Annotated[

@@ -90,7 +90,7 @@ def prepare(
         "experiment", given.pop("experiment", None), {**given, "tags": _tags(tags), "run_name": options["run_name"]}
     )
     patterns = _patterns(stages, "--stage") + _patterns(returns, "--track-returns")
-    patterns += [Pattern.parsed(text, "stages") for text in settings.stages()]
+    patterns += [Pattern.parsed(text, settings.found_in("stages")) for text in settings.stages()]
     found = Stages(patterns, [program.name])
     program.prepare()
     run = begin_run(program, chosen)

@@ -10,7 +10,6 @@ import difflib
 import inspect
 import os
 import pkgutil
-import re
 import sys
 import weakref
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from functools import partial
 from types import FunctionType, ModuleType
 from typing import Any
 
+from trackdsl._config.patterns import FORMS, is_pattern
 from trackdsl._core import runtime
 from trackdsl._core.patching import when_imported
 from trackdsl._core.redaction import mask_name
@@ -36,8 +36,6 @@ from trackdsl.cli.program.reimports import when_imported_again
 from trackdsl.cli.program.tracebacks import hide_wrapper_of
 from trackdsl.errors import OptionError, TrackdslError, format_error, log_once
 
-_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
-_FUNCTIONS = re.compile(r"[\w*?\[\]!-]+(\.[\w*?\[\]!-]+)*\Z")
 #: The name of the program's main file in a process that `multiprocessing` has started by `spawn`.
 _MAIN_OF_WORKER = "__mp_main__"
 #: How many names a warning lists.
@@ -52,7 +50,8 @@ class Pattern:
         text: as it was given.
         module: the name of their module; empty for the program's main file.
         functions: their names in the module; `*` matches anything but a dot.
-        option: what gave the pattern, for messages: `--stage`, `--track-returns`, or `stages`.
+        option: what gave the pattern, for messages: `--stage`, `--track-returns`, or where the setting `stages` has its
+            value, such as `TRACKDSL_STAGES`.
     """
 
     text: str
@@ -70,20 +69,27 @@ class Pattern:
         >>> Pattern.parsed("churn.train:fit_*", "--stage").module
         'churn.train'
         """
-        module, colon, functions = text.strip().rpartition(":")
-        fits = not colon or _MODULE.match(module)
-        if not fits or not _FUNCTIONS.match(functions):
-            raise OptionError(
-                f"{option} takes functions as package.module:function, package.module:train_* or "
-                f"package.module:Class.method, not {text!r}.",
-                option=option,
-            )
+        if not is_pattern(text):
+            raise OptionError(f"{option} takes functions as {FORMS}, not {text!r}.", option=option)
+        module, _, functions = text.strip().rpartition(":")
         return cls(text.strip(), module, functions, option)
 
     def matches(self, name: str) -> bool:
         """Whether a function has a name that the pattern names: `train`, or `Trainer.fit`."""
         wanted, parts = self.functions.split("."), name.split(".")
         return len(wanted) == len(parts) and all(map(fnmatchcase, parts, wanted))
+
+    def __str__(self) -> str:
+        return self.written(self.text) if self.is_option else f"{self.option}: {self.text}"
+
+    def written(self, text: str) -> str:
+        """How to give another pattern in the place of this one."""
+        return f"{self.option} {text}" if self.is_option else text
+
+    @property
+    def is_option(self) -> bool:
+        """Whether it is for this program, and not for all of a project."""
+        return self.option.startswith("--")
 
     @property
     def returns(self) -> bool:
@@ -164,8 +170,8 @@ class Stages:
                 made = decorate(value, Options("stage"))
         except TrackdslError as error:
             reason = str(error).partition(":")[0] if inspect.isclass(value) else str(error)
-            hint = f" Name its methods: {pattern.option} {pattern.text}.*" if inspect.isclass(value) else ""
-            self._warn(pattern, f"{pattern.option} {pattern.text}: {name} stays as it is. {reason}.{hint}")
+            hint = f" Name its methods: {pattern.written(f'{pattern.text}.*')}" if inspect.isclass(value) else ""
+            self._warn(pattern, f"{pattern}: {name} stays as it is. {reason}.{hint}")
             return value
         hide_wrapper_of(inner)
         return made
@@ -180,24 +186,23 @@ class Stages:
         if not pattern.module and "." in pattern.functions and not near:
             owner, _, function = pattern.functions.rpartition(".")
             if found_module(pattern.functions) is not None:
-                hint += f" {pattern.functions} is a module: write {pattern.option} {pattern.functions}:NAME."
+                hint += f" {pattern.functions} is a module: write {pattern.written(f'{pattern.functions}:NAME')}."
             else:
-                hint += f" For a function of a module, write {pattern.option} {owner}:{function}."
-        self._warn(pattern, f"{pattern.option} {pattern.text} matches no function of {where}{hint}")
+                hint += f" For a function of a module, write {pattern.written(f'{owner}:{function}')}."
+        self._warn(pattern, f"{pattern} matches no function of {where}{hint}")
 
     def report_unmet(self, error: BaseException | None) -> None:
         """Warn of the patterns whose module the program has not imported, unless it has failed before it could."""
         for pattern in self._patterns if error is None or status_of(error) == FINISHED else []:
             if pattern in self._met or os.getpid() != self._pid or pattern.module in self._main_names:
                 continue
-            if pattern.option == "stages" and found_module(pattern.module) is not None:
+            if not pattern.is_option and found_module(pattern.module) is not None:
                 continue  # The project has other programs, which import it.
             near = difflib.get_close_matches(pattern.module, _modules_like(pattern.module), _NAMED)
             hint = f"; did you mean {', '.join(near)}?" if near else "."
             self._warn(
                 pattern,
-                f"{pattern.option} {pattern.text} matches nothing, as the program has not imported "
-                f"{pattern.module}{hint}",
+                f"{pattern} matches nothing, as the program has not imported {pattern.module}{hint}",
             )
 
     def for_workers(self) -> ForWorkers:
