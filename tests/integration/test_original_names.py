@@ -94,3 +94,19 @@ def test_what_changed_has_the_original_names(sqlite_store: str, monkeypatch: pyt
     assert f"{LAYER} 1 → 2" in tags["trackdsl.changed"]
     assert "loss&lt;script&gt; | 1 | 2 |" in tags["mlflow.note.content"]
     assert f"{LOSS} 1 → 2" in run_command("changes", "layered").stdout
+
+
+def test_tables_of_runs_have_the_original_names(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In what `ls` and `show` print; their JSON has the names that the store has."""
+    monkeypatch.setenv("TRACKDSL_TRACKING_URI", sqlite_store)
+    with experiment("churn", run_name="fit"):
+        log_param(LAYER, 3)
+        log_metric(LOSS, 0.5)
+        log_metric("z", 1)
+    deliver()
+    for command in (["ls", "churn"], ["show", "fit"]):
+        table, _, tags = run_command(*command).stdout.partition("tags")
+        assert (LAYER in table, LOSS in table, "_x00" in table) == (True, True, False), table
+        assert bool(tags) == (command[0] == "show")
+        data = run_command(*command, "--json").stdout
+        assert f'"{fit_key(LOSS)}": 0.5' in data

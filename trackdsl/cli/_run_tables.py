@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from trackdsl.cli._console import output
 from trackdsl.query import _shown
 from trackdsl.query._rows import FoundRun
+from trackdsl.store_format.original_names import with_originals
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -54,7 +55,8 @@ def print_run(run: Mapping[str, Any], traceback: str | None) -> None:
     """Print everything that MLflow has of a run, except files.
 
     Args:
-        run: as `trackdsl show --json` prints it, and `call`: the fields of its tag `trackdsl.call`.
+        run: as `trackdsl show --json` prints it, with the original names of parameters and metrics, and `call`: the
+            fields of its tag `trackdsl.call`.
         traceback: of the exception that ended it, with its line breaks.
     """
     from rich.text import Text
@@ -126,9 +128,11 @@ def _cells(run: FoundRun, experiments: Mapping[str, str]) -> dict[str, Text]:
         "status": Text(run.status, _shown.colour(run.status)),
         "started": Text(_local(run.start)),
         "took": Text(_shown.duration(run.duration) if run.end is not None else "-"),
-        "params": _lines(f"{_shown.printable(key)}={_brief(text)}" for key, text in sorted(run.params.items())),
+        "params": _lines(
+            f"{_shown.printable(key)}={_brief(text)}" for key, text in with_originals(run.params, run).items()
+        ),
         "metrics": _lines(
-            f"{_shown.printable(key)} {_shown.number(value)}" for key, value in sorted(run.metrics.items())
+            f"{_shown.printable(key)} {_shown.number(value)}" for key, value in with_originals(run.metrics, run).items()
         ),
     }
 

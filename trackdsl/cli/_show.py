@@ -1,7 +1,8 @@
 """`trackdsl show`: shows everything that MLflow has of a run.
 
 The structure of `--json` is a run: `run_id`, `id`, `name`, `experiment`, `status`, `start`, `end`, `duration`,
-`parent`, `path`, `params`, `metrics`, `tags`; times in ISO 8601, seconds, parameters as text.
+`parent`, `path`, `params`, `metrics`, `tags`; times in ISO 8601, seconds, parameters as text. Names are those that the
+store has, as in MLflow; the table has the original ones.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from trackdsl.query._run_lookup import asked_for
 from trackdsl.query._store import text_of
 from trackdsl.store_format.call_tag import CALL_TAG, FIELDS, call_of
 from trackdsl.store_format.limits import fit_key
+from trackdsl.store_format.original_names import with_originals
 from trackdsl.store_format.tags import TRACEBACK_TAG, TRUNCATED, path_of_text
-
-#: The tag with the traceback of the exception that ended a run.
 
 
 def show(run: str, tracking_uri: str | None, *, as_json: bool) -> None:
@@ -33,7 +33,8 @@ def show(run: str, tracking_uri: str | None, *, as_json: bool) -> None:
     # The table shows NaN and infinity, which JSON cannot. The traceback follows it, with its line breaks.
     elsewhere = {TRACEBACK_TAG, CALL_TAG, *FIELDS.values()}
     tags = {key: value for key, value in structure["tags"].items() if key not in elsewhere}
-    shown = {"call": call_of(found.tags), "tags": tags, "metrics": dict(sorted(found.metrics.items()))}
+    params, metrics = (with_originals(values, found) for values in (structure["params"], found.metrics))
+    shown = {"params": params, "metrics": metrics, "call": call_of(found.tags), "tags": tags}
     print_run({**structure, **shown}, traceback)
 
 
