@@ -83,3 +83,72 @@ def test_masked_source_is_named(tmp_path: Path) -> None:
     assert program.masked == {"script.py"}
     # The hash of a recorded function itself is that of its whole text.
     assert not used(tmp_path, "token = 'ghp_abcdefghijklmnopqrstuvwxyz0123456789'").masked
+
+
+FORMATS = """
+import helpers
+from helpers import Writer
+
+@helpers.show.register
+def _(x: list):
+    return columns(x)
+
+def columns(x):
+    return list(x)
+
+def text(x):
+    return x
+
+helpers.show.register(str, text)
+
+@Writer.write.register
+def _(self, x: bytes):
+    return self.mode
+"""
+WRITER = """
+from functools import singledispatchmethod
+
+class Writer:
+    @singledispatchmethod
+    def write(self, x):
+        return x
+"""
+
+
+def test_implementations_in_other_modules(tmp_path: Path) -> None:
+    """Whoever calls a generic function depends on what modules register that the program imports, and no others."""
+    files = {"helpers": HELPERS + WRITER, "unused": FORMATS, "plugins": "from package import formats"}
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "formats.py").write_text(FORMATS)
+    body = "import plugins\n    return show(x)"
+    found = set(used(tmp_path, body, **files).definitions)
+    assert {one for one in found if not one.startswith("helpers.")} == {
+        "__main__.main",
+        "package.formats.helpers.show.register(x: list)",
+        "package.formats.helpers.show.register(str, text)",
+        "package.formats.columns",
+        "package.formats.text",
+    }
+    of_class = set(used(tmp_path, "import plugins\n    return h.Writer().write(x)").definitions)
+    assert "package.formats.Writer.write.register(self, x: bytes)" in of_class
+    assert "package.formats.columns" not in of_class
+    assert not [one for one in used(tmp_path, "return show(x)").definitions if "formats" in one]
+
+
+def test_implementations_that_the_program_imports(tmp_path: Path) -> None:
+    """The imports of the program's file count for its functions in other modules."""
+    (tmp_path / "helpers.py").write_text(HELPERS + WRITER)
+    (tmp_path / "formats.py").write_text(FORMATS)
+    model = tmp_path / "model.py"
+    model.write_text("from helpers import show\n\ndef fit(x):\n    return show(x)\n")
+    (tmp_path / "train.py").write_text("import formats, model\n")
+    searched = Modules([str(tmp_path)])
+    module = searched.at(str(model))
+    assert module is not None
+    digest = digest_of(text_of(module.codes[0], module.lines))
+    for main, expected in (("train.py", True), ("model.py", False)):
+        found = used_by("model.fit", str(model), digest, searched, time.time_ns(), str(tmp_path / main))
+        assert found is not None
+        assert ("formats.columns" in found.definitions) == expected

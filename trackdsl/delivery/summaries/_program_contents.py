@@ -105,8 +105,9 @@ class ProgramReader:
     def __init__(self, *, own: bool) -> None:
         self._own = own
         self._modules: OrderedDict[tuple[str, ...], Modules] = OrderedDict()
-        #: The last reading of each function's source, shared by all programs: the ranks of a launch run the same code.
-        self._readings: OrderedDict[Site, _Reading] = OrderedDict()
+        #: The last reading of each function's source, by the program's file, shared by all programs: the ranks of a
+        #: launch run the same code.
+        self._readings: OrderedDict[tuple[Site, str], _Reading] = OrderedDict()
         self._journals: OrderedDict[str, _Journal] = OrderedDict()
 
     def begin(self, origin: Origin) -> None:
@@ -122,7 +123,7 @@ class ProgramReader:
         They are read now, unless they were read for this program before.
         """
         if site == PROGRAM:
-            site = ("", os.path.join(origin.cwd, origin.source) if origin.source.endswith(".py") else "", "")
+            site = ("", _file_of(origin), "")
         if origin.project is None or not site[1]:
             return None
         self.begin(origin)
@@ -134,16 +135,17 @@ class ProgramReader:
         return known[site]
 
     def _read_now(self, origin: Origin, project: Project, site: Site) -> Used | None:
-        reading = self._readings.get(site)
+        main = _file_of(origin)
+        reading = self._readings.get((site, main))
         if reading is not None and reading.counts_for(origin.time):
             return reading.used
         now, modules = time.time_ns(), self._modules_of(origin, project)
         with self._names(project):
-            used = _used_by(site, modules, origin.time)
+            used = _used_by(site, modules, origin.time, main)
         if used is not None:
             if reading is not None and reading.used == used:
                 used = reading.used  # So that the texts are in memory once, and not for each program.
-            self._readings[site] = _Reading(now, modules.newest, used)
+            self._readings[site, main] = _Reading(now, modules.newest, used)
             while len(self._readings) > _MOST_SITES:
                 self._readings.popitem(last=False)
         return used
@@ -204,9 +206,14 @@ class ProgramReader:
             yield
 
 
-def _used_by(site: Site, modules: Modules, began: int) -> Used | None:
+def _file_of(origin: Origin) -> str:
+    """The program's file; empty if it is none of Python's."""
+    return os.path.join(origin.cwd, origin.source) if origin.source.endswith(".py") else ""
+
+
+def _used_by(site: Site, modules: Modules, began: int, main: str) -> Used | None:
     name, file, digest = site
-    used = used_by(name, file, digest, modules, began) if name else None
+    used = used_by(name, file, digest, modules, began, main) if name else None
     if used is None and (not name or digest):  # `trackdsl run` records a program as a function.
         return used_by_program(name or os.path.basename(file), file, digest, modules, began)
     return used

@@ -85,19 +85,34 @@ class Module:
         return found
 
     @cached_property
-    def registered(self) -> dict[str, list[tuple[str, Function]]]:
-        """The functions that its top level registers with another one, as with `singledispatch`, by the name of that.
+    def registered(self) -> dict[tuple[str, ...], list[tuple[str, ast.stmt]]]:
+        """What its top level registers with a function, as with `singledispatch`, by the dotted name of that.
 
-        Each has a name of its own, because most of them are called `_`.
+        Each has a name of its own, because most implementations are called `_`. Calls such as `show.register(int, hex)`
+        count too.
         """
-        found: dict[str, list[tuple[str, Function]]] = {}
+        found: dict[tuple[str, ...], list[tuple[str, ast.stmt]]] = {}
         for node in _statements(self.tree.body):
-            if not isinstance(node, Function):
-                continue
-            for name, decorators in _registers(node).items():
-                typed = "" if any("(" in text for text in decorators) else f"({ast.unparse(node.args)})"
-                found.setdefault(name, []).append((f"{'.'.join([name, *decorators])}{typed}", node))
+            for names, texts in _registers(node).items():
+                typed = "" if any("(" in text for text in texts) else f"({ast.unparse(getattr(node, 'args', node))})"
+                found.setdefault(names, []).append((f"{'.'.join([*names, *texts])}{typed}", node))
         return found
+
+    @cached_property
+    def imported_modules(self) -> list[str]:
+        """The names of the modules that it may import, also those of packages and of what may be a module in one."""
+        found: dict[str, None] = {}
+        for node in ast.walk(self.tree):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [one.name for one in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                source = self._absolute(node.module or "", node.level)
+                names = [source, *(f"{source}.{one.name}" for one in node.names)]
+            for name in names:
+                parts = name.split(".")
+                found.update(dict.fromkeys(".".join(parts[:length]) for length in range(1, len(parts) + 1)))
+        return [*found]
 
     @cached_property
     def imports(self) -> dict[str, Imported]:
@@ -207,15 +222,28 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from _statements(handler.body)
 
 
-def _registers(node: Function) -> dict[str, list[str]]:
-    """The decorators `@name.register` and `@name.register(…)` of a function without the name, by the name."""
-    found: dict[str, list[str]] = {}
-    for decorator in node.decorator_list:
-        called = decorator.func if isinstance(decorator, ast.Call) else decorator
-        if isinstance(called, ast.Attribute) and called.attr == "register" and isinstance(called.value, ast.Name):
-            name = called.value.id
-            found.setdefault(name, []).append(ast.unparse(decorator).removeprefix(f"{name}."))
+def _registers(node: ast.stmt) -> dict[tuple[str, ...], list[str]]:
+    """The decorators `@name.register` and `@name.register(…)`, or calls of it, without the name, by the name."""
+    written = node.decorator_list if isinstance(node, (Function, ast.ClassDef)) else []
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        written = [node.value]
+    found: dict[tuple[str, ...], list[str]] = {}
+    for one in written:
+        called: ast.expr = one
+        while isinstance(called, ast.Call):
+            called = called.func
+        if isinstance(called, ast.Attribute) and called.attr == "register" and (names := _dotted(called.value)):
+            found.setdefault(names, []).append(ast.unparse(one).removeprefix(f"{'.'.join(names)}."))
     return found
+
+
+def _dotted(node: ast.expr) -> tuple[str, ...]:
+    """The parts of a dotted name; nothing for other expressions."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.insert(0, node.attr)
+        node = node.value
+    return (node.id, *names) if isinstance(node, ast.Name) else ()
 
 
 def _edited(path: str) -> int:

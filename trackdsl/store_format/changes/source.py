@@ -12,6 +12,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import CodeType
 
 from trackdsl._core.redaction import mask_text
@@ -25,6 +26,8 @@ _MOST_STEPS = 8
 _LONGEST_TEXT = 100_000
 #: How functions of a program's file are recorded.
 _MAIN = "__main__"
+#: What makes a function generic: other modules may register implementations.
+_GENERIC = ("singledispatch", "singledispatchmethod")
 #: These do nothing themselves.
 _NO_STATEMENTS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
 
@@ -75,7 +78,7 @@ class _Definition:
     node: ast.stmt
 
 
-def used_by(function: str, file: str, digest: str, modules: Modules, began: int) -> Used | None:
+def used_by(function: str, file: str, digest: str, modules: Modules, began: int, main: str = "") -> Used | None:
     """The definitions of its project that a recorded function uses.
 
     Args:
@@ -84,6 +87,7 @@ def used_by(function: str, file: str, digest: str, modules: Modules, began: int)
         digest: the hash of its source that the program recorded.
         modules: those of the project.
         began: when the program began, in nanoseconds since 1970.
+        main: the program's file, whose imports say which modules may have registered implementations.
 
     Returns:
         the function and what it uses; None if its source is not there any more.
@@ -93,10 +97,12 @@ def used_by(function: str, file: str, digest: str, modules: Modules, began: int)
     if module is None or code is None:
         return None
     own = function.removesuffix(code.co_qualname).rstrip(".") or module.name
+    program = None if not main or main == file else modules.at(main)
     used = Used({function: Definition(function, digest, _masked(text_of(code, module.lines)))})
     node = module.functions.get((code.co_firstlineno, code.co_name))
     if node is not None:  # Else it is a lambda.
-        _follow(used, [_Definition(module, code.co_qualname, node)], own, modules, began)
+        begin = [_Definition(module, code.co_qualname, node)]
+        _follow(used, begin, own, _Followed(modules, [module, *([] if program is None else [program])]), began)
     return used
 
 
@@ -123,17 +129,44 @@ def used_by_program(name: str, file: str, digest: str, modules: Modules, began: 
     nodes = [node for node in module.tree.body if not isinstance(node, _NO_STATEMENTS)]
     used = Used()
     used.add(name, "".join(map(module.text, nodes)))
-    _follow(used, [_Definition(module, "", node) for node in nodes], _MAIN, modules, began)
+    _follow(used, [_Definition(module, "", node) for node in nodes], _MAIN, _Followed(modules, [module]), began)
     return used
 
 
-def _follow(used: Used, begin: list[_Definition], own: str, modules: Modules, began: int) -> None:
+class _Followed:
+    """The modules of a project, and those of them that a program may import.
+
+    Args:
+        modules: those of the project.
+        begin: the modules whose imports are followed.
+    """
+
+    def __init__(self, modules: Modules, begin: list[Module]) -> None:
+        self.modules = modules
+        self._begin = begin
+
+    @cached_property
+    def imported(self) -> list[Module]:
+        """The modules that these import, and so on, and these themselves. All of them are parsed."""
+        found = {one.path: one for one in self._begin}
+        waiting, names = deque(self._begin), set[str]()
+        while waiting:
+            for name in waiting.popleft().imported_modules:
+                module = None if name in names else self.modules.named(name)
+                names.add(name)
+                if module is not None and module.path not in found:
+                    found[module.path] = module
+                    waiting.append(module)
+        return [*found.values()]
+
+
+def _follow(used: Used, begin: list[_Definition], own: str, followed: _Followed, began: int) -> None:
     """Add what some definitions of one module use; `own` is how the program calls that module."""
     module = begin[0].module if begin else None
     waiting = deque(begin)
     seen = {(one.module.path, one.node) for one in begin}
     while waiting and len(used.definitions) < _MOST:
-        for definition in _needed_by(waiting.popleft(), modules):
+        for definition in _needed_by(waiting.popleft(), followed):
             if (definition.module.path, definition.node) in seen:
                 continue
             seen.add((definition.module.path, definition.node))
@@ -164,15 +197,38 @@ def _masked(text: str) -> str:
     return mask_text(text[:_LONGEST_TEXT])
 
 
-def _needed_by(definition: _Definition, modules: Modules) -> Iterator[_Definition]:
+def _needed_by(definition: _Definition, followed: _Followed) -> Iterator[_Definition]:
     """The definitions of the project that a definition names, and those that are registered with it."""
-    for name, node in definition.module.registered.get(definition.name, ()):
-        yield _Definition(definition.module, name, node)
+    modules = followed.modules
+    yield from _registered_with(definition, followed)
     imported = {**definition.module.imports, **definition.module.imported_by(*ast.walk(definition.node))}
     for names in dict.fromkeys(_dotted_names(definition.node)):
         found = _beside(definition, names) or _resolved(definition.module, names, imported, modules)
         if found is not None:
             yield found
+
+
+def _registered_with(definition: _Definition, followed: _Followed) -> Iterator[_Definition]:
+    """What its own module registers with a definition; with a generic function, what any imported module does."""
+    module, top = definition.module, definition.name.partition(".")[0]
+    others = [one for one in followed.imported if one is not module] if _is_generic(definition.node) else []
+    for one in [module, *others]:
+        for names, found in one.registered.items():
+            if one is module:
+                meant = names[0] == definition.name
+            else:
+                target = _resolved(one, names, one.imports, followed.modules)
+                meant = target is not None and (target.module.path, target.name) == (module.path, top)
+            if meant:
+                yield from (_Definition(one, name, node) for name, node in found)
+
+
+def _is_generic(node: ast.stmt) -> bool:
+    """Whether a function is one of `singledispatch`, or a class has a method of `singledispatchmethod`."""
+    if isinstance(node, ast.ClassDef):
+        return any(map(_is_generic, node.body))
+    decorators = getattr(node, "decorator_list", [])
+    return any(getattr(one, "attr", getattr(one, "id", "")) in _GENERIC for one in decorators)
 
 
 def _dotted_names(node: ast.AST) -> Iterator[tuple[str, ...]]:
