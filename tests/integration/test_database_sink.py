@@ -20,12 +20,12 @@ import trackdsl
 from tests.conftest import client, examples
 from tests.equal_stores import PROGRAM, DrawnProgram, deliver_to, delivered_both_ways
 from trackdsl import experiment, settings, stage
-from trackdsl.delivery.database._artifacts import LocalArtifacts
 from trackdsl.delivery.database._changes import ChangeSet
 from trackdsl.delivery.database._server_connection import _statements
 from trackdsl.delivery.database.sink import DatabaseSink
 from trackdsl.delivery.process._stores import open_store
 from trackdsl.delivery.store._errors import Refused, RefusedTogether
+from trackdsl.delivery.store._local_artifacts import LocalArtifacts
 from trackdsl.delivery.store._sink import GONE, Batch, Sink
 from trackdsl.journal import _target
 

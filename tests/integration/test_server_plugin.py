@@ -38,13 +38,14 @@ from trackdsl.delivery.database._changes import (
     NewRun,
     RunChange,
 )
-from trackdsl.delivery.database._rest import Rest
 from trackdsl.delivery.database._server_tables import ServerTables, ask_server
 from trackdsl.delivery.database.sink import DatabaseSink
-from trackdsl.delivery.mlflow_client import _run_requests
 from trackdsl.delivery.mlflow_client._sink import MlflowSink
 from trackdsl.delivery.process._stores import open_store
 from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.rest import _run_requests
+from trackdsl.delivery.rest._requests import Rest
+from trackdsl.delivery.rest.sink import RestSink
 from trackdsl.delivery.store._errors import Denied, Refused, RefusedTogether, Unavailable
 from trackdsl.delivery.store._sink import Batch, Sink
 from trackdsl.journal import _target
@@ -106,12 +107,12 @@ def test_the_client_uses_the_plugin_where_it_is(served: Served) -> None:
 
 
 def test_the_client_uses_plain_rest_where_the_plugin_is_not(served: Served) -> None:
-    """The sink of a server without the plugin is MLflow's client."""
+    """The sink of a server without the plugin uses MLflow's own REST API."""
     served.plugged = False
 
     sink, note = opened(served.uri)
 
-    assert isinstance(sink, MlflowSink)
+    assert isinstance(sink, RestSink)
     assert note == SinkNote(CLIENT, "")
 
 
@@ -123,7 +124,7 @@ def test_a_server_of_unknown_tables_says_so(served: Served) -> None:
 
     sink, note = opened(served.uri)
 
-    assert isinstance(sink, MlflowSink)
+    assert isinstance(sink, RestSink)
     assert note.way == CLIENT
     assert "revision f00" in note.reason
 
@@ -353,12 +354,13 @@ def test_an_answer_about_another_run_is_not_believed() -> None:
     assert _run_requests.create_run(rest, "0", "n", 1, {"trackdsl.id": OTHER}) == OTHER
 
 
+@pytest.mark.parametrize("client", [False, True])
 @pytest.mark.parametrize("content", [b"{}", b'{"experiment": {}}', b"<html>Sign in</html>"])
-def test_a_page_of_another_program_is_no_deleted_experiment(content: bytes, tmp_path: Path) -> None:
+def test_a_page_of_another_program_is_no_deleted_experiment(content: bytes, client: bool, tmp_path: Path) -> None:
     """If another program answers at the address, delivery waits and says so, and blocks no run."""
     gateway = Gateway(answer=lambda *_: (200, content, {"Content-Type": "application/json"}))
     with contextlib.closing(gateway):
-        sink = MlflowSink(gateway.uri, str(tmp_path), own=True)
+        sink: Sink = MlflowSink(gateway.uri, str(tmp_path), own=True) if client else opened(gateway.uri)[0]
         with contextlib.closing(sink), pytest.raises(Unavailable, match="Is this the address of an MLflow") as raised:
             sink.experiment("churn")
         assert type(raised.value) is Unavailable

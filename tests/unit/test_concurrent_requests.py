@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackdsl.delivery.mlflow_client._concurrent_requests import ConcurrentRequests
+from trackdsl.delivery.rest._concurrent_requests import ConcurrentRequests
 from trackdsl.delivery.store._errors import Refused, RefusedTogether, Unavailable
 
 

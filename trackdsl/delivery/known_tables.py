@@ -11,7 +11,7 @@ from trackdsl.delivery.database._schema import UNUSUAL_VARIABLES
 from trackdsl.delivery.store._errors import Refused, Unavailable
 
 if TYPE_CHECKING:
-    from trackdsl.delivery.database._artifacts import Entry, LocalArtifacts, local_folder
+    from trackdsl.delivery.store._local_artifacts import Entry, LocalArtifacts, local_folder
 
 __all__ = [
     "MOST_VALUES",
@@ -35,9 +35,9 @@ _LONGEST_QUERY = 600
 
 def __getattr__(name: str) -> Any:
     if name in ("Entry", "LocalArtifacts", "local_folder"):  # Few queries read files.
-        from trackdsl.delivery.database import _artifacts
+        from trackdsl.delivery.store import _local_artifacts
 
-        return getattr(_artifacts, name)
+        return getattr(_local_artifacts, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from trackdsl._core.redaction import mask_text
 from trackdsl.delivery.database._changes import ChangeSet, NewRun, RunChange
 from trackdsl.delivery.database._tables import Tables
-from trackdsl.delivery.store._errors import Denied, RefusedTogether, Unavailable
+from trackdsl.delivery.store._errors import Denied, Refused, RefusedTogether, Unavailable
 
 #: A change set of this many points and fields is written before it grows further. Transactions stay short, and a server
 #: writes one part while the next one is collected.
@@ -102,3 +102,15 @@ class ChangeCollector:
 def _masked(error: Exception) -> Exception:
     error.args = (mask_text(str(error)),)
     return error
+
+
+def experiment_number(experiment_id: str) -> int:
+    """The store's id of an experiment as the number that it is in a database.
+
+    Raises:
+        Refused: it is not a number, so there is no such experiment.
+    """
+    try:
+        return int(experiment_id)
+    except ValueError:
+        raise Refused(f"No Experiment with id={experiment_id} exists") from None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trackdsl.delivery.database._artifacts import local_folder
 from trackdsl.delivery.database._collector import ChangeCollector
 from trackdsl.delivery.database._tables import Tables
 from trackdsl.delivery.database._writer import append_path
+from trackdsl.delivery.store._local_artifacts import local_folder
 
 
 class RunFolders:

@@ -1,7 +1,6 @@
 """The sink that writes to MLflow's database: what is collected within `collecting` is one transaction.
 
-It collects changes in `_collector.py` and finds experiments in `_experiments.py`. It leaves models and remote artifacts
-to `MlflowClient`.
+It collects changes in `_collector.py`, and leaves models and remote artifacts to another sink.
 """
 
 from __future__ import annotations
@@ -10,39 +9,36 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from trackdsl._core.events import Input, Model
+from trackdsl._core.events import Input
 from trackdsl._core.ids import prefix_of
-from trackdsl.delivery.database._artifacts import LocalArtifacts
 from trackdsl.delivery.database._changes import NewRun
-from trackdsl.delivery.database._collector import ChangeCollector
-from trackdsl.delivery.database._experiments import Experiments, experiment_number
+from trackdsl.delivery.database._collector import ChangeCollector, experiment_number
 from trackdsl.delivery.database._inputs import check_input
 from trackdsl.delivery.database._run_folders import RunFolders
 from trackdsl.delivery.database._tables import Tables
-from trackdsl.delivery.store._run_trace import RunTrace
-from trackdsl.delivery.store._sink import Batch, ClientSink, RemoteFiles, StoredRun, Times, TreeRun
+from trackdsl.delivery.store._experiments import Experiments
+from trackdsl.delivery.store._partial_sink import PartialSink
+from trackdsl.delivery.store._sink import Batch, ClientSink, StoredRun, Times, TreeRun
 from trackdsl.store_format.sqlite import identity
 from trackdsl.store_format.tags import ID_TAG, RUN_NAME_TAG
 
 
-class DatabaseSink:
-    """Writes runs to MLflow's tables, and leaves models and remote artifacts to `MlflowClient`.
+class DatabaseSink(PartialSink):
+    """Writes runs to MLflow's tables.
 
     Args:
         uri: the tracking URI.
         tables: its tables.
-        open_client: opens the sink that uses `MlflowClient`, which imports MLflow.
+        open_other: see `PartialSink`.
     """
 
     own_ids = True
     collects = True
 
-    def __init__(self, uri: str, tables: Tables, open_client: Callable[[], ClientSink]) -> None:
+    def __init__(self, uri: str, tables: Tables, open_other: Callable[[], ClientSink]) -> None:
+        super().__init__(open_other)
         self._uri = uri
         self._tables = tables
-        self._open_client = open_client
-        self._client: ClientSink | None = None
-        self._files = LocalArtifacts()
         self._file = identity(uri)
         self._collector = ChangeCollector(tables)
         self._folders = RunFolders(tables, self._collector)
@@ -57,9 +53,7 @@ class DatabaseSink:
     def close(self) -> None:
         """See `Sink`."""
         self._tables.close()
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        super().close()
 
     def answers(self) -> bool:
         """See `Sink`."""
@@ -230,76 +224,14 @@ class DatabaseSink:
 
     # Artifacts and models.
 
-    def files(self, run_id: str) -> RemoteFiles | None:
-        """See `Sink`."""
-        if self._folders.folder_of(run_id) is not None:
-            return None
-        return self._through_client()
-
-    def write_artifact(self, run_id: str, local: Path, path: str, *, directory: bool) -> None:
-        """See `Sink`."""
-        folder = self._folders.folder_of(run_id)
-        if folder is None:
-            self._through_client().write_artifact(run_id, local, path, directory=directory)
-        else:
-            self._files.write(folder, local, path, directory=directory)
-
-    def write_text(self, run_id: str, text: str, path: str) -> None:
-        """See `Sink`."""
-        folder = self._folders.folder_of(run_id)
-        if folder is None:
-            self._through_client().write_text(run_id, text, path)
-        else:
-            self._files.write_text(folder, text, path)
-
-    def read_artifact(self, run_id: str, path: str) -> bytes | None:
-        """See `Sink`."""
-        folder = self._folders.folder_of(run_id)
-        if folder is None:
-            return self._through_client().read_artifact(run_id, path)
-        return self._files.read(folder, path)
-
-    def list_files(self, run_id: str, most: int) -> list[tuple[str, int | None]]:
-        """See `Sink`."""
-        folder = self._folders.folder_of(run_id)
-        if folder is None:
-            return self._through_client().list_files(run_id, most)
-        return self._files.listed(folder, most)
-
-    def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> str:
-        """See `Sink`."""
-        return self._through_client().write_model(run_id, experiment_id, event, local)
-
-    def write_trace(self, trace: RunTrace, check_interrupt: Callable[[], None]) -> str:
-        """See `Sink`."""
-        return self._through_client().write_trace(trace, check_interrupt)
-
     def models_of(self, run_id: str) -> list[tuple[str, int]]:
         """See `Sink`."""
         self._collector.flush()
         return self._tables.models_of(run_id)
 
-    def find_model(self, key: str, experiment_id: str) -> str | None:
-        """See `Sink`."""
-        return self._through_client().find_model(key, experiment_id)
+    def _folder_of(self, run_id: str) -> Path | None:
+        return self._folders.folder_of(run_id)
 
-    def model_points(self, model_id: str) -> list[tuple[str, str, int, int]]:
-        """See `Sink`."""
-        return self._through_client().model_points(model_id)
-
-    def write_model_points(
-        self, run_id: str, model_id: str, points: list[tuple[str, float, int, int]], dataset: tuple[str, str] | None
-    ) -> None:
-        """See `Sink`."""
-        self._through_client().write_model_points(run_id, model_id, points, dataset)
-
-    def write_model_input(self, run_id: str, model_id: str) -> None:
-        """See `Sink`."""
-        self._through_client().write_model_input(run_id, model_id)
-
-    def _through_client(self) -> ClientSink:
-        # What is collected must be there first, and no transaction of ours may be open meanwhile.
-        self._collector.flush()
-        if self._client is None:
-            self._client = self._open_client()
-        return self._client
+    def _other(self) -> ClientSink:
+        self._collector.flush()  # What is collected must be there first, and no transaction of ours may be open.
+        return super()._other()

@@ -1,4 +1,4 @@
-"""An open store of MLflow's client, and the requests that are under way to it."""
+"""An open store of MLflow's client."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 from trackdsl._server.http import bound_requests
-from trackdsl.delivery.database._rest import Rest
 from trackdsl.delivery.environment import UPLOAD_TIMEOUT
 from trackdsl.delivery.mlflow_client import _creation_lock, _sqlite_creation
-from trackdsl.delivery.mlflow_client._concurrent_requests import ConcurrentRequests
 from trackdsl.delivery.mlflow_client._errors import for_now, translated
+from trackdsl.delivery.rest._concurrent_requests import ConcurrentRequests
 from trackdsl.delivery.store._answers import TIMEOUT, UPLOAD_PATIENCE
 from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.store_format.empty_database import artifact_root
@@ -41,6 +40,8 @@ class MlflowConnection:
         Unavailable: the store cannot be opened.
     """
 
+    collects = False
+
     def __init__(self, uri: str, cwd: str, *, own: bool) -> None:
         try:
             self._uri = uri = through_link(uri, cwd)
@@ -48,15 +49,10 @@ class MlflowConnection:
             raise Unavailable(str(error)) from None
         self._own = own
         self._translated = partial(translated, uri.startswith("http"), own)
-        #: Only requests to a server are worth sending concurrently.
-        self.collects = uri.startswith("http")
-        self._requests = ConcurrentRequests(partial(bound_requests, of_thread=not own))
-        #: Files have threads of their own: metrics do not wait for them.
         self._uploads = ConcurrentRequests(partial(bound_requests, of_thread=not own))
         self._waiting_longer = 0
         self._shorter = ""
         self._lock = threading.Lock()
-        self._collecting = False
         self._experiments: dict[str, str] = {}
         bound_requests(of_thread=not own)
         if own:
@@ -72,8 +68,6 @@ class MlflowConnection:
             if gone and hasattr(store, "artifact_root_uri"):
                 store.artifact_root_uri = root  # Not in this process's working directory, which is not the user's.
         self._file = identity(uri)
-        #: For what is asked of a server so often that MLflow's client is too slow.
-        self._rest = Rest(uri) if uri.startswith("http") else None
 
     def stale(self) -> bool:
         """See `Sink`. If a SQLite file is removed or replaced, open connections still lead to the old one."""
@@ -85,10 +79,7 @@ class MlflowConnection:
 
     def close(self) -> None:
         """See `Sink`."""
-        self._requests.close()
         self._uploads.close()
-        if self._rest is not None:
-            self._rest.close()
         if not self._own:  # The program itself may be using the store.
             engine = getattr(self._client._tracking_client.store, "engine", None)
             if engine is not None:
@@ -98,33 +89,11 @@ class MlflowConnection:
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """See `Sink`. Requests for different runs are sent concurrently."""
-        self._collecting = self.collects
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(Unavailable):  # The first error counts.
-                self._requests.finish()
-            raise
-        else:
-            self._requests.finish()
-        finally:
-            self._collecting = False
+        """See `Sink`: everything is written at once."""
+        yield
 
     def commit(self) -> None:
         """See `Sink`."""
-        self._requests.finish()
-
-    def _send(self, run_id: str, request: Callable[[], None]) -> None:
-        """Send a request for a run: at once, or while others are sent."""
-        if self._collecting:
-            self._requests.send(run_id, request)
-        else:
-            request()
-
-    def _settle(self, run_id: str) -> None:
-        """Wait until what was sent for a run is answered."""
-        self._requests.settle(run_id)
 
     def answers(self) -> bool:
         """See `Sink`."""

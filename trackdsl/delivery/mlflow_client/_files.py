@@ -10,10 +10,8 @@ from typing import Any
 
 from trackdsl._core.events import Model
 from trackdsl._core.redaction import mask_text
-from trackdsl.delivery.mlflow_client._concurrency_limit import MOST
 from trackdsl.delivery.mlflow_client._connection import MlflowConnection
-from trackdsl.delivery.mlflow_client._occupied_paths import is_closed, may_be_occupied, wanted_paths, why_occupied
-from trackdsl.delivery.store._errors import Refused
+from trackdsl.delivery.rest._occupied_paths import wanted_paths, write_files
 from trackdsl.delivery.store._sink import RemoteFiles
 from trackdsl.errors import logger
 
@@ -28,7 +26,7 @@ class MlflowFiles(MlflowConnection):
 
     def files(self, run_id: str) -> RemoteFiles | None:  # noqa: ARG002 - part of the protocol
         """See `Sink`. The files of a database that MLflow writes to are sent one by one."""
-        return self if self.collects else None
+        return self if self._uri.startswith("http") else None
 
     def upload(self, send: Callable[[], None]) -> Future[None]:
         """See `RemoteFiles`."""
@@ -82,52 +80,18 @@ class MlflowFiles(MlflowConnection):
             self._write_files(run_id, lambda: self._client.log_text(run_id, text, path), lambda: [path])
 
     def _write_files(self, run_id: str, write: Callable[[], object], wanted: Callable[[], Iterable[str]]) -> None:
-        """Write files, again at once if only a connection was closed, and not again if a path is occupied.
-
-        Args:
-            run_id: MLflow's id of the run.
-            write: writes the files.
-            wanted: gives their paths.
-
-        Raises:
-            Refused: something else has a path, so that the files can never be written.
-        """
-        for again in (True, False):
-            try:
-                write()
-                return
-            except Exception as error:
-                if not may_be_occupied(error):
-                    raise
-                answers, reason = self._why_taken(run_id, [*wanted()])
-                if reason is not None:
-                    raise Refused(reason) from None
-                if not (again and answers and is_closed(error)):
-                    raise
-
-    def _why_taken(self, run_id: str, wanted: Iterable[str]) -> tuple[bool, str | None]:
-        """Whether the server lists the artifacts of a run, and why files can never be written; None if they can."""
-        problem: Exception | None = None
-        for _ in range(MOST + 1):  # Each may get a connection that the server has closed after a failed upload.
-            try:
-                return True, why_occupied(wanted, lambda folder: self._client.list_artifacts(run_id, folder))
-            except Exception as error:
-                problem = error
-        logger.debug("trackdsl cannot list the artifacts of run %s: %s", run_id, problem)
-        return False, None
+        write_files(write, wanted, lambda folder: self._client.list_artifacts(run_id, folder))
 
     def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> str:
         """See `Sink`."""
         from trackdsl.delivery.mlflow_client._models import log_model
 
-        self._settle(run_id)  # A model gets the parameters of its run.
         with self._translated(), self._patiently():
             self._point_mlflow_here()
             return log_model(self._client, self._uri, run_id, experiment_id, event, local)
 
     def models_of(self, run_id: str) -> list[tuple[str, int]]:
         """See `Sink`."""
-        self._settle(run_id)
         with self._translated():
             outputs = getattr(self._client.get_run(run_id).outputs, "model_outputs", None) or []
             return [(output.model_id, output.step) for output in outputs]
@@ -150,7 +114,6 @@ class MlflowFiles(MlflowConnection):
         self, run_id: str, model_id: str, points: list[tuple[str, float, int, int]], dataset: tuple[str, str] | None
     ) -> None:
         """See `Sink`."""
-        self._settle(run_id)
         from mlflow.entities import Metric
 
         name, digest = dataset or (None, None)

@@ -9,9 +9,8 @@ from trackdsl._core.redaction import mask_text
 from trackdsl._server.tracking_server import advice
 from trackdsl.delivery.mlflow_client._connection import MlflowConnection
 from trackdsl.delivery.mlflow_client._errors import is_final
-from trackdsl.delivery.state._blocked import deleted_experiment
 from trackdsl.delivery.store import _tree_search
-from trackdsl.delivery.store._errors import RunBlocked, Unavailable
+from trackdsl.delivery.store._errors import RunBlocked, Unavailable, deleted_experiment
 from trackdsl.delivery.store._fallback_encoding import cased_name
 from trackdsl.delivery.store._sink import EXPERIMENT_TAGS, GONE, StoredRun, Times, TreeRun
 from trackdsl.delivery.store._tree_search import digests_by_name
@@ -33,10 +32,6 @@ class MlflowReads(MlflowConnection):
 
     def find_run(self, id_: str, experiment_id: str | None) -> tuple[str, str] | None:
         """See `Sink`."""
-        self._requests.finish()
-        return self._search_run(id_, experiment_id)
-
-    def _search_run(self, id_: str, experiment_id: str | None) -> tuple[str, str] | None:
         with self._translated():
             experiment_ids = [experiment_id] if experiment_id is not None else self._all_experiments()
             for start in range(0, len(experiment_ids), 100):
@@ -49,24 +44,20 @@ class MlflowReads(MlflowConnection):
 
     def find_runs(self, start: str, experiment_id: str | None) -> list[tuple[str, str, str]]:
         """See `Sink`."""
-        self._requests.finish()
         runs = self._search(ID_TAG, start, experiment_id)
         return [(run.data.tags[ID_TAG], run.info.run_id, run.info.experiment_id) for run in runs]
 
     def tagged(self, tag: str, value: str, experiment_id: str) -> list[StoredRun]:
         """See `Sink`."""
-        self._requests.finish()
         with self._translated():
             return [_found(run) for run in self._pages([experiment_id], f"tags.`{tag}` = '{value}'", run_view_type=1)]
 
     def newest(self, experiment_id: str, tag: str, value: str | None, began: Times, most: int) -> list[TreeRun]:
         """See `Sink`."""
-        self._requests.finish()
         return _tree_search.newest(self._search_trees, experiment_id, tag, value, began, most)
 
     def tree(self, run_id: str, most: int) -> list[TreeRun]:
         """See `Sink`."""
-        self._requests.finish()
         state = self.state(run_id)
         if state is None or state.deleted:
             return []
@@ -80,7 +71,6 @@ class MlflowReads(MlflowConnection):
 
     def find_without_parent(self, prefix: str) -> list[tuple[str, str]]:
         """See `Sink`."""
-        self._requests.finish()
         return [
             (run.info.run_id, run.data.tags[MISSING_PARENT_TAG])
             for run in self._search(MISSING_PARENT_TAG, prefix, None)
@@ -88,7 +78,6 @@ class MlflowReads(MlflowConnection):
 
     def metric_history(self, run_id: str, key: str, step: int | None = None) -> list[tuple[int, float, int]]:
         """See `Sink`."""
-        self._settle(run_id)
         with self._translated():
             metrics = self._client.get_metric_history(run_id, key) if step is None else self._at_step(run_id, key, step)
             return [(p.step, p.value, p.timestamp) for p in metrics if step in (None, p.step)]
@@ -122,7 +111,6 @@ class MlflowReads(MlflowConnection):
 
     def state(self, run_id: str) -> StoredRun | None:
         """See `Sink`."""
-        self._settle(run_id)
         with self._translated():
             try:
                 run = self._client.get_run(run_id)
@@ -134,19 +122,16 @@ class MlflowReads(MlflowConnection):
 
     def params(self, run_id: str) -> dict[str, str]:
         """See `Sink`."""
-        self._settle(run_id)
         with self._translated():
             return dict(self._client.get_run(run_id).data.params)
 
     def tags(self, run_id: str) -> dict[str, str]:
         """See `Sink`."""
-        self._settle(run_id)
         with self._translated():
             return dict(self._client.get_run(run_id).data.tags)
 
     def keys(self, run_id: str) -> dict[str, list[str]]:
         """See `Sink`."""
-        self._settle(run_id)
         with self._translated():
             data = self._client.get_run(run_id).data
             return {"params": list(data.params), "tags": list(data.tags), "metrics": list(data.metrics)}

@@ -42,7 +42,7 @@ def open_store(
     open_client = partial(_open_client, uri, cwd, own=own, before_import=before_import)
     variable = next((name for name in UNUSUAL_VARIABLES if os.environ.get(name)), None)
     if variable is None and uri.startswith(("http://", "https://")):
-        return _open_server(uri, open_client, note)
+        return _open_server(uri, open_client, note, own=own)
     connection = None if variable is not None else connect(uri, cwd)
     if connection is None:
         note(SinkNote(CLIENT, f"the variable {variable} is set" if variable is not None else ""))
@@ -64,20 +64,22 @@ def open_store(
     return DatabaseSink(uri, LocalTables(connection, revision, artifact_root(cwd)), open_client)
 
 
-def _open_server(uri: str, open_client: Callable[[], ClientSink], note: Callable[[SinkNote], None]) -> Sink:
-    """The sink of a tracking server: with change sets if it takes them, else through MLflow's client."""
+def _open_server(
+    uri: str, open_client: Callable[[], ClientSink], note: Callable[[SinkNote], None], *, own: bool
+) -> Sink:
+    """The sink of a tracking server: with change sets if it takes them, else through MLflow's REST API."""
     # These import `requests`, which a process that delivers to databases does not need.
-    from trackdsl.delivery.database._rest import Rest
     from trackdsl.delivery.database._server_tables import ServerTables, ask_server
+    from trackdsl.delivery.rest._requests import Rest
+    from trackdsl.delivery.rest.sink import RestSink
 
     rest = Rest(uri)
     about = ask_server(rest)
     if about is None or not about.writes:
-        rest.close()
         note(SinkNote(CLIENT, about.reason if about is not None else ""))
-        return open_client()
+        return RestSink(rest, open_client, own=own)
     note(SinkNote(SERVER, ""))
-    return DatabaseSink(uri, ServerTables(rest), open_client)
+    return DatabaseSink(uri, ServerTables(rest), lambda: RestSink(Rest(uri), open_client, own=own))
 
 
 def _open_client(uri: str, cwd: str, *, own: bool, before_import: Callable[[], None]) -> ClientSink:

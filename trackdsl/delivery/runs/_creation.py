@@ -8,9 +8,9 @@ from collections.abc import Callable
 from trackdsl._core import events
 from trackdsl.delivery._timing import timing
 from trackdsl.delivery.batches._compose import Pending
-from trackdsl.delivery.state._blocked import check_experiment, deleted_experiment
+from trackdsl.delivery.state._blocked import check_experiment
 from trackdsl.delivery.state._run_map import DeliveredRun, RunMap
-from trackdsl.delivery.store._errors import Denied, NotYet, Refused, RunBlocked, Unavailable
+from trackdsl.delivery.store._errors import Denied, NotYet, Refused, RunBlocked, Unavailable, deleted_experiment
 from trackdsl.delivery.store._fallback_encoding import Keys, ascii_fallbacks, fitting_fallbacks, plain_tags
 from trackdsl.delivery.store._sink import Batch, NewRun, Sink
 from trackdsl.store_format import limits as _limits

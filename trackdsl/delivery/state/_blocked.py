@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from trackdsl._core.redaction import mask_text
 from trackdsl.delivery._timing import timing
 from trackdsl.delivery.state._ledger import Ledger
-from trackdsl.delivery.store._errors import Denied, Refused, RunBlocked, Unavailable
+from trackdsl.delivery.store._errors import Denied, Refused, RunBlocked, Unavailable, deleted_experiment
 from trackdsl.delivery.store._sink import Sink
 from trackdsl.errors import format_error, logger
 from trackdsl.store_format.blocked_runs import BlockedRun
@@ -189,19 +189,6 @@ def check_experiment(sink: Sink, experiment_id: str, error: Refused) -> None:
         return
     if deleted:
         raise RunBlocked(f"{deleted_experiment(experiment_id, experiment_id)} ({error})", experiment=True) from None
-
-
-def deleted_experiment(experiment: str, experiment_id: str) -> str:
-    """The reason for a run whose experiment is deleted.
-
-    Args:
-        experiment: its name or id, as the program gave it.
-        experiment_id: MLflow's id of it.
-    """
-    return (
-        f"the MLflow experiment {experiment} is deleted: restore it with `mlflow experiments restore --experiment-id "
-        f"{experiment_id}`, and its runs will be delivered"
-    )
 
 
 def _called(name: str) -> str:

@@ -88,3 +88,16 @@ def explained(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise Unavailable(f"{what}: {error}") from None
+
+
+def deleted_experiment(experiment: str, experiment_id: str) -> str:
+    """The reason for a run whose experiment is deleted.
+
+    Args:
+        experiment: its name or id, as the program gave it.
+        experiment_id: MLflow's id of it.
+    """
+    return (
+        f"the MLflow experiment {experiment} is deleted: restore it with `mlflow experiments restore --experiment-id "
+        f"{experiment_id}`, and its runs will be delivered"
+    )

@@ -54,8 +54,15 @@ class Rest:
             return self._of_mlflow(type_, "POST", path, data=content, headers=_JSON)
         return self._of_mlflow(type_, "POST", path, json=content)
 
-    def request(self, method: str, path: str, **arguments: Any) -> Any:
+    def request(self, method: str, path: str, *, at_least: float = 0.0, **arguments: Any) -> Any:
         """The answer to a request, whatever its status.
+
+        Args:
+            method: `GET`, `POST` or `PUT`.
+            path: the path below the tracking URI.
+            at_least: how long to wait for each piece of the answer at least, in seconds: a server may copy a file to
+                its store before it answers.
+            **arguments: see `requests.Session.request`.
 
         Raises:
             Unavailable: there is none.
@@ -64,7 +71,7 @@ class Rest:
 
         options = request_options()
         options["headers"].update(arguments.pop("headers", {}))
-        seconds = float(os.environ.get(TIMEOUT) or _READ)
+        seconds = max(float(os.environ.get(TIMEOUT) or _READ), at_least)
         try:
             return self._session.request(
                 method, self._uri + path, timeout=(min(_CONNECT, seconds), seconds), **options, **arguments
@@ -86,9 +93,13 @@ class Rest:
             # MLflow writes large integers as text, and values that JSON does not have in two ways.
             return msgspec.convert(answer.json(), type_, strict=False)
         except (ValueError, msgspec.ValidationError) as error:
-            raise Unavailable(
-                f"{mask_text(self._uri)} does not answer as MLflow does: {str(error)[:200]}. {advice(404, '')}"
-            ) from None
+            raise self.unlike_mlflow(error) from None
+
+    def unlike_mlflow(self, error: Exception) -> Unavailable:
+        """The error for an answer that is not MLflow's."""
+        return Unavailable(
+            f"{mask_text(self._uri)} does not answer as MLflow does: {str(error)[:200]}. {advice(404, '')}"
+        )
 
     def _failed(self, error: Exception) -> str:
         return f"{mask_text(self._uri)} cannot be reached: {brief(error)}"

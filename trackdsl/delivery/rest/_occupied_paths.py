@@ -11,21 +11,62 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from trackdsl.delivery.rest._concurrency_limit import MOST
+from trackdsl.delivery.store._errors import Refused
+from trackdsl.errors import logger
+
 #: Lists what lies directly in a folder of a run's artifacts, None for the uppermost, as `MlflowClient` does.
 List = Callable[[str | None], Iterable[Any]]
-#: What the errors of MLflow's client then say.
-_CLOSED = ("Connection aborted", "reset by peer", "Broken pipe")
-_SIGNS = ("500 Server Error", "too many 500 error responses", *_CLOSED)
+#: What the errors of MLflow's client, and our own, then say.
+_CLOSED = ("Connection aborted", "reset by peer", "Broken pipe", "closed connection")
+_SIGNS = ("500 Server Error", "too many 500 error responses", "the server answers 500", *_CLOSED)
 #: More files of a folder are not checked.
 _MOST = 1000
 
 
-def may_be_occupied(error: Exception) -> bool:
+def write_files(write: Callable[[], object], wanted: Callable[[], Iterable[str]], listed: List) -> None:
+    """Write files, again at once if only a connection was closed, and not again if a path is occupied.
+
+    Args:
+        write: writes the files.
+        wanted: gives their paths.
+        listed: lists the folders of the run's artifacts.
+
+    Raises:
+        Refused: something else has a path, so that the files can never be written.
+    """
+    for again in (True, False):
+        try:
+            write()
+            return
+        except Exception as error:
+            if not _may_be_occupied(error):
+                raise
+            answers, reason = _why_taken([*wanted()], listed)
+            if reason is not None:
+                raise Refused(reason) from None
+            if not (again and answers and _is_closed(error)):
+                raise
+
+
+def _why_taken(wanted: Iterable[str], listed: List) -> tuple[bool, str | None]:
+    """Whether the server lists the artifacts of a run, and why files can never be written; None if they can."""
+    problem: Exception | None = None
+    for _ in range(MOST + 1):  # Each may get a connection that the server has closed after a failed upload.
+        try:
+            return True, why_occupied(wanted, listed)
+        except Exception as error:
+            problem = error
+    logger.debug("trackdsl cannot list the artifacts of a run: %s", problem)
+    return False, None
+
+
+def _may_be_occupied(error: Exception) -> bool:
     """Whether a server's answer may mean that a path is occupied."""
     return any(sign in str(error) for sign in _SIGNS)
 
 
-def is_closed(error: Exception) -> bool:
+def _is_closed(error: Exception) -> bool:
     """Whether a server closed the connection, as it may do with an idle one just when it is used again."""
     return any(sign in str(error) for sign in _CLOSED)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from trackdsl.delivery.mlflow_client._concurrency_limit import MOST, ConcurrencyLimit
+from trackdsl.delivery.rest._concurrency_limit import MOST, ConcurrencyLimit
 from trackdsl.delivery.store._errors import Refused, RefusedTogether
 
 #: How many requests may wait, so that what is collected does not fill the memory.
