@@ -10,10 +10,11 @@ import subprocess
 import sys
 from contextlib import closing
 
+import numpy as np
 import pytest
 
 import trackdsl
-from tests.conftest import deliver
+from tests.conftest import Server, all_runs, client, deliver
 from tests.unit.syntax_trees import PACKAGE
 from trackdsl import experiment, log_metric, settings, stage
 from trackdsl.journal import _target
@@ -156,6 +157,33 @@ def test_delivery_to_a_database_is_small(sqlite_store: str) -> None:
     assert int(peak) < 90_000
     with closing(sqlite3.connect(sqlite_store.removeprefix("sqlite:///"))) as connection:
         assert connection.execute("SELECT count(*) FROM metrics").fetchone() == (20 * 10_001,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "plugin"])
+def test_delivery_to_a_server_is_small(kind: str, own_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that delivers runs, datasets and files to a server needs no MLflow, and less than 90 MB."""
+    own_server.options = ("--app-name", "trackdsl") if kind == "plugin" else ()
+    own_server.start()
+    monkeypatch.setenv("TRACKDSL_CHANGES", "1")
+    with experiment("small", tracking_uri=own_server.uri):
+        for _ in range(3):
+            with stage("fit") as fit:
+                log_metric("loss", 0.5)
+                fit.log_input(np.arange(10.0), "train")
+                fit.log_text("content", "folder/text.txt")
+                fit.log_table({"a": [1, 2]}, "table.json")
+    _target.close_all()
+    spool = settings.spool()
+    assert spool is not None
+    command = [sys.executable, "-c", DELIVERING, str(spool)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak, *modules = done.stdout.split()
+    assert {"mlflow", "sqlalchemy", "pandas", "numpy"}.intersection(modules) == set()
+    assert int(peak) < 90_000
+    root = next(run for run in all_runs(own_server.uri) if run.info.run_name == "small")
+    stored = client(own_server.uri).list_artifacts(root.info.run_id, "trackdsl")
+    assert "trackdsl/changes.json" in {file.path for file in stored}
 
 
 def test_every_public_name_has_a_module() -> None:

@@ -1,0 +1,152 @@
+"""Files at a tracking server that stores them itself: what it lists and answers is checked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+from tests.gateways import Gateway
+from trackdsl.delivery.rest._artifacts import ServerArtifacts, is_sent_at_once
+from trackdsl.delivery.rest._requests import Rest
+from trackdsl.delivery.store._errors import Refused, RefusedParts, Unavailable
+
+ROOT = "1/abc/artifacts"
+JSON = {"Content-Type": "application/json"}
+
+
+class Stored:
+    """The answers of a server with some files.
+
+    Attributes:
+        listed: what it lists, by folder below the root of the run.
+        contents: of its files.
+        status: with which it answers uploads.
+    """
+
+    def __init__(self) -> None:
+        self.listed: dict[str, Any] = {}
+        self.contents: dict[str, bytes] = {}
+        self.status = 200
+        self.sent: list[str] = []
+
+    def __call__(self, method: str, target: str, _headers: Any) -> tuple[int, bytes, dict[str, str]]:
+        parts = urlsplit(target)
+        name = unquote(parts.path).partition(f"{ROOT}/")[2]
+        if method == "PUT":
+            self.sent.append(name)
+            return self.status, b"{}", JSON
+        if not parts.query:
+            return 200, self.contents[name], {}
+        folder = parse_qs(parts.query)["path"][0].removeprefix(ROOT).strip("/")
+        answer = self.listed.get(folder, self.listed.get("*", []))
+        return 200, answer if isinstance(answer, bytes) else json.dumps({"files": answer}).encode(), JSON
+
+
+@pytest.fixture
+def stored() -> Stored:
+    return Stored()
+
+
+@pytest.fixture
+def artifacts(stored: Stored) -> Iterator[ServerArtifacts]:
+    with contextlib.closing(Gateway(answer=stored)) as gateway, contextlib.closing(Rest(gateway.uri)) as rest:
+        yield ServerArtifacts(rest)
+
+
+def test_files_are_found_in_all_folders(stored: Stored, artifacts: ServerArtifacts) -> None:
+    """Files are listed with their sizes, folder by folder, and read; what is not there, or is a folder, is not read."""
+    stored.listed = {
+        "": [{"path": "b", "is_dir": True}, {"path": "a.txt", "is_dir": False, "file_size": "3"}],
+        "b": [{"path": "c.txt"}],
+    }
+    stored.contents = {"b/c.txt": b"\0abc"}
+    assert artifacts.files(ROOT, 10) == [("a.txt", 3), ("b/c.txt", None)]
+    assert artifacts.files(ROOT, 1) == [("a.txt", 3)]
+    assert artifacts.read(ROOT, "b/c.txt") == b"\0abc"
+    assert artifacts.read(ROOT, "b") is None
+    assert artifacts.read(ROOT, "missing/x") is None
+
+
+def test_nothing_is_in_a_file(stored: Stored, artifacts: ServerArtifacts) -> None:
+    """Asked for the content of a file, MLflow's server lists the file itself."""
+    stored.listed = {"a": [{"path": "a", "is_dir": False, "file_size": 1}]}
+    assert artifacts.listed(ROOT, "a") == []
+
+
+def test_a_list_without_end_ends(stored: Stored, artifacts: ServerArtifacts) -> None:
+    """A server that lists folders in every folder is not asked for ever."""
+    stored.listed = {"*": [{"path": "x", "is_dir": True}, {"path": "y", "is_dir": True}]}
+    assert artifacts.files(ROOT, 20) == []
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"[1]", b'{"files": 1}', b'{"files": [{"path": 1}]}'])
+def test_other_answers_are_no_lists(answer: bytes, stored: Stored, artifacts: ServerArtifacts) -> None:
+    """An answer that is not MLflow's is a temporary error that says so."""
+    stored.listed = {"": answer}
+    with pytest.raises(Unavailable, match="does not answer as MLflow does"):
+        artifacts.listed(ROOT, None)
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "/x", "a\\b", "\ud800"])
+def test_paths_that_cannot_be_sent(path: str, stored: Stored, artifacts: ServerArtifacts, tmp_path: Path) -> None:
+    """A path that leads out of the run's folder, or has no encoding, is refused before anything is sent."""
+    local = tmp_path / "local"
+    local.write_text("content")
+    with pytest.raises(Refused):
+        artifacts.write(ROOT, local, path, directory=False)
+    with pytest.raises(Refused):
+        artifacts.write_text(ROOT, "content", path)
+    assert stored.sent == []
+
+
+def test_names_arrive_as_they_are(stored: Stored, artifacts: ServerArtifacts, tmp_path: Path) -> None:
+    """Names with spaces, signs of URLs and other scripts are encoded; of a folder, every file is sent."""
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    names = ["50% of?.txt", "a#b&c=d+e.txt", "日本語 ü.txt", "inner/%2e%2e"]
+    for name in names:
+        (folder / name).write_text(name)
+    artifacts.write(ROOT, folder, "top", directory=True)
+    assert sorted(stored.sent) == sorted(f"top/{name}" for name in names)
+
+
+def test_the_rest_of_a_folder_is_sent(stored: Stored, artifacts: ServerArtifacts, tmp_path: Path) -> None:
+    """Files at occupied paths are reported, and all others are sent."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    stored.status = 500
+    stored.listed = {"": [{"path": name, "is_dir": True} for name in ("a", "b")]}
+    with pytest.raises(RefusedParts) as raised:
+        artifacts.write(ROOT, tmp_path, "", directory=True)
+    assert raised.value.reasons == {name: f"{name!r} is a folder, so no file can be stored there" for name in "ab"}
+
+
+@pytest.mark.parametrize("status", [403, 413, 429, 500, 503])
+def test_what_a_server_does_not_take_now(status: int, stored: Stored, artifacts: ServerArtifacts) -> None:
+    """Other answers to an upload may be over later, and only a busy server makes delivery wait with everything."""
+    stored.status = status
+    with pytest.raises(Unavailable, match=str(status)) as raised:
+        artifacts.write_text(ROOT, "content", "a.txt")
+    assert raised.value.busy == (status in (429, 503))
+    assert len(stored.sent) == 1
+
+
+def test_large_files_are_left_to_mlflows_client(
+    stored: Stored, artifacts: ServerArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's client sends files from a certain size on in parts; files above 100 MiB are not read into memory."""
+    (tmp_path / "a").write_bytes(bytes(100))
+    assert is_sent_at_once(tmp_path / "a", directory=False)
+    monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", "100")
+    assert not is_sent_at_once(tmp_path / "a", directory=False)
+    assert not is_sent_at_once(tmp_path, directory=True)
+    stored.listed = {"": [{"path": "small", "file_size": 1}, {"path": "large", "file_size": 101 << 20}]}
+    assert artifacts.is_small(ROOT, "small")
+    assert artifacts.is_small(ROOT, "missing")
+    assert not artifacts.is_small(ROOT, "large")
