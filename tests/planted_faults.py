@@ -51,6 +51,7 @@ REPORT = "tests/unit/test_report.py"
 HEART = "tests/integration/test_heartbeat.py"
 WAITS = "tests/faults/test_waiting_for_delivery.py"
 SECRETS = "tests/unit/test_secrets.py"
+AT_SERVER = "tests/integration/test_server_artifacts.py"
 SIDE = "tests/unit/test_concurrent_requests.py"
 FOLLOWER = "tests/unit/test_follower.py"
 DAMAGED = "tests/faults/test_lost_notes.py::test_a_ledger"
@@ -162,6 +163,9 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("_server/_deadlines.py", "                self._change.notify()\n", "                pass\n", "tests/unit/test_deadlines.py::test_each_ends_at_its_own_deadline"),
     ("delivery/rest/_run_requests.py", '_UNUSUAL.get(value, "NaN")', "None", f"{SERVER}::test_rows_through_the_server_are_those_of_the_database_sink"),
     ("delivery/rest/_run_requests.py", "except (UnicodeEncodeError, OverflowError) as error:", "except ZeroDivisionError as error:", f"{SERVER}::test_a_text_that_has_no_encoding_is_refused"),
+    ("delivery/rest/_artifacts.py", "{quote(join(root, checked_path(path)))}", "{join(root, checked_path(path))}", f"{AT_SERVER}::test_names_arrive_as_they_are"),
+    ("delivery/rest/_artifacts.py", " and len(waiting) <= most:", ":", f"{AT_SERVER}::test_a_list_without_end_ends"),
+    ("delivery/rest/_artifacts.py", "file.stat().st_size < largest", "True", f"{AT_SERVER}::test_large_files_are_left_to_mlflows_client"),
     ("delivery/database/_server_tables.py", "        self.settle()\n        return self._requests\n", "        return self._requests\n", f"{SERVER}::test_nothing_is_read_before_what_was_begun_is_written"),
     ("delivery/database/_server_tables.py", "        self.settle()\n        self._send(changes)\n", "        self._send(changes)\n", f"{SERVER}::test_nothing_is_read_before_what_was_begun_is_written"),
     ("delivery/database/_server_tables.py", "        except (Refused, Denied) as error:  # Not of what is done now.", "        except ZeroDivisionError as error:", f"{SERVER}::test_nothing_is_read_before_what_was_begun_is_written"),
@@ -171,8 +175,8 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/database/_wire.py", "if not is_key(key):", "if False:", f"{SENT}::test_hostile_content_is_refused"),
     ("delivery/database/_wire.py", "if contradicts or ", "if ", f"{SERVER}::test_what_is_sent_arrives"),
     ("delivery/database/_wire.py", "change.inputs[inputs:], change.end)", "change.inputs[inputs:])", f"{SERVER}::test_a_large_change_set_is_sent_in_parts"),
-    ("delivery/database/_artifacts.py", "folder / checked_path(path) if path else folder", "folder / path if path else folder", f"{SINK}::test_artifacts_stay_in_their_folder"),
-    ("delivery/database/_artifacts.py", "_inside(folder, folder / checked_path(path))", "_inside(folder, folder / path)", f"{SINK}::test_artifacts_stay_in_their_folder"),
+    ("delivery/store/_local_artifacts.py", "folder / checked_path(path) if path else folder", "folder / path if path else folder", f"{SINK}::test_artifacts_stay_in_their_folder"),
+    ("delivery/store/_local_artifacts.py", "_inside(folder, folder / checked_path(path))", "_inside(folder, folder / path)", f"{SINK}::test_artifacts_stay_in_their_folder"),
     ("delivery/server/plugin.py", "if forbidden is not None:", "if False:", f"{SENT}::test_a_run_of_a_foreign_experiment_is_not_written"),
     ("delivery/server/plugin.py", "if request.mimetype != CONTENT_TYPE:", "if False:", f"{SENT}::test_web_pages_of_others_cannot_send_change_sets"),
     ("delivery/server/plugin.py", "if existing.get(run_id, change.new.experiment_id) != change.new.experiment_id:", "if False:", f"{SENT}::test_a_run_cannot_be_taken_over_by_creating_it"),
@@ -261,10 +265,10 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/summaries/_what_changed.py", "            self._leave(waiting)\n", "            self._remove(root)\n", f"{TRACES}::test_a_thread_leaves_the_trace_to_a_process"),
     ("delivery/mlflow_client/_traces.py", "if _COUNTED.search(name) else name", "if False else name", f"{TRACES}::test_a_copy_is_not_counted"),
     ("cli/_export.py", "found.map(_inert)", "found", "tests/integration/test_pages_and_export.py::test_no_cell_is_a_formula"),
-    ("delivery/database/_artifacts.py", "return real if real.is_relative_to(os.path.realpath(folder)) else None", "return real", FILES_OF_RUNS),
+    ("delivery/store/_local_artifacts.py", "return real if real.is_relative_to(os.path.realpath(folder)) else None", "return real", FILES_OF_RUNS),
     ("query/_database.py", "(model and self._tables.rows(of_model, (run_id, model)))", "False", FILES_OF_RUNS),
     ("query/_filters.py", "not _WORDS.isdisjoint(key.upper().split(\".\"))", "False", "tests/unit/test_filters.py::test_words_of_sql_as_names"),
-    ("_core/current_lane.py", "_here.lane = None  # The thread that forked", "pass  # The thread that forked", f"{LANES_AT_STORE}::test_the_thread_that_forks_is_the_main_thread_of_the_child"),
+    ("_core/current_lane.py", "_here.lane = _here.thread = None  # The thread that forked", "pass  # The thread that forked", f"{LANES_AT_STORE}::test_the_thread_that_forks_is_the_main_thread_of_the_child"),
     ("_core/current_lane.py", "mask_name(plain if len(plain) <= LONGEST_NAME else f", "mask_name(plain if True else f", "tests/unit/test_current_lane.py::test_any_name_can_be_recorded"),
     ("_core/current_lane.py", "return mask_name(", "return (", "tests/unit/test_current_lane.py::test_secrets_in_names_are_masked"),
     ("_core/current_lane.py", "name if type(name) is str else str.__str__(name)", "name", "tests/unit/test_current_lane.py::test_classes_of_others_do_no_harm"),
@@ -284,10 +288,10 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/files/_uploads.py", "Outcome(snapshot.left_out if only is None else {})", "Outcome(snapshot.left_out)", f"{REFUSED}::test_what_is_left_out_of_a_folder_is_counted_once"),
     ("delivery/files/_uploads.py", "                self._give_up(run_id, event.path, upload)\n", "", f"{REFUSED}::test_a_file_for_which_there_is_no_thread_is_sent_later"),
     ("journal/_snapshots.py", "os.walk(folder, onerror=fail)", "os.walk(folder)", f"{REFUSED}::test_a_folder_that_cannot_be_listed_waits"),
-    ("delivery/database/_artifacts.py", "            raise unavailable\n", "            pass\n", f"{REFUSED}::test_a_folder_is_complete_once_there_is_space"),
+    ("delivery/store/_local_artifacts.py", "            raise unavailable\n", "            pass\n", f"{REFUSED}::test_a_folder_is_complete_once_there_is_space"),
     ("delivery/journals/_stream.py", "self._asked or self._progress_is_outdated() or", "self._asked or", f"{REFUSED}::test_a_table_of_two_programs_waits_for_neither"),
     ("delivery/journals/_stream.py", "self._asked or self._progress_is_outdated() or", "self._progress_is_outdated() or", f"{REFUSED}::test_a_table_of_two_programs_is_tried_for_both"),
-    ("delivery/database/_artifacts.py", "explained(\"cannot use a temporary folder\"), ", "", "tests/faults/test_files_of_delivery.py::test_without_a_temporary_folder"),
+    ("delivery/store/_local_artifacts.py", "explained(\"cannot use a temporary folder\"), ", "", "tests/faults/test_files_of_delivery.py::test_without_a_temporary_folder"),
 ]  # fmt: skip
 
 

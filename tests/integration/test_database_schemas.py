@@ -25,7 +25,7 @@ from trackdsl.delivery.process._stores import open_store
 from trackdsl.journal import _target
 from trackdsl.query._database import reader_for
 from trackdsl.query._store import content_of
-from trackdsl.store_format.sinks import CLIENT, SinkNote, write_sink
+from trackdsl.store_format.sinks import CLIENT, REST, SinkNote, write_sink
 from trackdsl.store_format.sinks import TABLES as WRITES_TABLES
 
 
@@ -188,10 +188,16 @@ def test_commands_say_why_tables_are_left_to_mlflow(empty_store: Path) -> None:
     assert spool is not None
     with stage("waits"):
         assert _delivery_of_doctor() is None
-        for way, reason, level in ((CLIENT, "its tables are of 2031", "warning"), (WRITES_TABLES, "", "ok")):
+        for way, reason, level in (
+            (CLIENT, "its tables are of 2031", "warning"),
+            (WRITES_TABLES, "", "ok"),
+            (REST, "", "ok"),
+            (REST, "it takes version 9 of change sets", "warning"),
+        ):
             write_sink(spool, absolute_uri(settings.tracking_uri(), os.getcwd()), os.getcwd(), SinkNote(way, reason))
             status = run_command("status", COLUMNS="500").stdout
             assert ("through MLflow's client" in status) == (way == CLIENT)
+            assert ("through MLflow's REST API, which is slower" in status) == (way == REST and bool(reason))
             assert reason in status
             (journal,) = json.loads(run_command("status", "--json").stdout)["journals"]
             assert (journal["written_to"], journal["why_slower"]) == (way, reason or None)

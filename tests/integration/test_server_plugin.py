@@ -50,7 +50,7 @@ from trackdsl.delivery.store._errors import Denied, Refused, RefusedTogether, Un
 from trackdsl.delivery.store._sink import Batch, Sink
 from trackdsl.journal import _target
 from trackdsl.store_format.empty_database import adapt
-from trackdsl.store_format.sinks import CLIENT, SERVER, SinkNote
+from trackdsl.store_format.sinks import REST, SERVER, SinkNote
 
 
 def opened(uri: str) -> tuple[Sink, SinkNote]:
@@ -113,7 +113,7 @@ def test_the_client_uses_plain_rest_where_the_plugin_is_not(served: Served) -> N
     sink, note = opened(served.uri)
 
     assert isinstance(sink, RestSink)
-    assert note == SinkNote(CLIENT, "")
+    assert note == SinkNote(REST, "")
 
 
 def test_a_server_of_unknown_tables_says_so(served: Served) -> None:
@@ -125,7 +125,7 @@ def test_a_server_of_unknown_tables_says_so(served: Served) -> None:
     sink, note = opened(served.uri)
 
     assert isinstance(sink, RestSink)
-    assert note.way == CLIENT
+    assert note.way == REST
     assert "revision f00" in note.reason
 
 

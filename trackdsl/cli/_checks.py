@@ -28,7 +28,7 @@ from trackdsl.errors import ExperimentDeleted, SettingsError, TrackdslError
 from trackdsl.errors._databases import cause_in_sqlite
 from trackdsl.store_format.installed_mlflow import UPGRADE, is_newer, mlflow_folder, needed_revision, revision_of
 from trackdsl.store_format.journals import read_journals
-from trackdsl.store_format.sinks import SERVER, TABLES, read_sink
+from trackdsl.store_format.sinks import SERVER, SLOWER, TABLES, read_sink
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -230,7 +230,9 @@ def delivery(spool: Path, uri: str | None) -> Iterator[Finding]:
     elif note.way == SERVER:
         yield Finding("delivery", "ok", "sends change sets to the server, which has trackdsl's plugin")
     elif note.reason:
-        yield Finding("delivery", "warning", f"uses MLflow's client, which is slower: {mask_prose(note.reason)}")
+        yield Finding("delivery", "warning", f"uses {SLOWER[note.way]}, which is slower: {mask_prose(note.reason)}")
+    else:
+        yield Finding("delivery", "ok", f"uses {SLOWER[note.way]}")
 
 
 def _waiting(path: Path) -> Iterator[Finding]:

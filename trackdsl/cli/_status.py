@@ -26,6 +26,7 @@ from trackdsl.store_format.heartbeat_monitor import HeartbeatMonitor
 from trackdsl.store_format.journals import MOST_COUNTED, Journal, read_journals
 from trackdsl.store_format.losses import counted
 from trackdsl.store_format.root_runs import left
+from trackdsl.store_format.sinks import SLOWER
 
 #: The length of the first part of a journal's name, with the hyphen.
 _NAME_WIDTH = 21
@@ -211,7 +212,7 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
     elif progress.error and journal.problem is None:
         found.append(journal.brief_error)
     if (sink := journal.sink) is not None and sink.reason:
-        found.append(f"delivered through MLflow's client, which is slower: {mask_prose(sink.reason)}")
+        found.append(f"delivered through {SLOWER[sink.way]}, which is slower: {mask_prose(sink.reason)}")
     found += [f"{what} is missing: its records are lost" for what in journal.missing()]
     until = "until the cause is fixed; `trackdsl status --json` lists"
     elsewhere = "that another machine delivers"

@@ -14,8 +14,12 @@ from trackdsl.store_format.servers import folder_of, server_of
 TABLES = "tables"
 #: Delivery sends what it writes to a server that takes change sets, and runs get our ids.
 SERVER = "server"
+#: Delivery sends the requests of MLflow's REST API to a server.
+REST = "rest"
 #: Delivery uses `MlflowClient`.
 CLIENT = "client"
+#: What messages call the ways that are slower.
+SLOWER = {REST: "MLflow's REST API", CLIENT: "MLflow's client"}
 #: The ways in which runs get our ids.
 WITH_OWN_IDS = (TABLES, SERVER)
 
@@ -24,7 +28,7 @@ class SinkNote(NamedTuple):
     """A note about how delivery writes to a store.
 
     Attributes:
-        way: `TABLES`, `SERVER` or `CLIENT`.
+        way: `TABLES`, `SERVER`, `REST` or `CLIENT`.
         reason: why not otherwise; empty if there is no reason to expect it.
     """
 
@@ -48,7 +52,7 @@ def read_sink(spool: Path, uri: str, cwd: str) -> SinkNote | None:
         way, _, reason = read_regular(_path(spool, uri, cwd)).decode("utf-8", "replace").partition("\n")
     except OSError:
         return None
-    return SinkNote(way, reason.rstrip("\n")) if way in (TABLES, SERVER, CLIENT) else None
+    return SinkNote(way, reason.rstrip("\n")) if way in (TABLES, SERVER, *SLOWER) else None
 
 
 def _path(spool: Path, uri: str, cwd: str) -> Path:

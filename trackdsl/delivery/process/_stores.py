@@ -14,7 +14,7 @@ from trackdsl.delivery.database.sink import DatabaseSink
 from trackdsl.delivery.mlflow_client._sqlite_creation import copy_database
 from trackdsl.delivery.store._sink import ClientSink, Sink
 from trackdsl.store_format.empty_database import artifact_root
-from trackdsl.store_format.sinks import CLIENT, SERVER, TABLES, SinkNote
+from trackdsl.store_format.sinks import CLIENT, REST, SERVER, TABLES, SinkNote
 
 
 def open_store(
@@ -76,7 +76,7 @@ def _open_server(
     rest = Rest(uri)
     about = ask_server(rest)
     if about is None or not about.writes:
-        note(SinkNote(CLIENT, about.reason if about is not None else ""))
+        note(SinkNote(REST, about.reason if about is not None else ""))
         return RestSink(rest, open_client, own=own)
     note(SinkNote(SERVER, ""))
     return DatabaseSink(uri, ServerTables(rest), lambda: RestSink(Rest(uri), open_client, own=own))
