@@ -137,6 +137,26 @@ def test_what_a_server_does_not_take_now(status: int, stored: Stored, artifacts:
     assert len(stored.sent) == 1
 
 
+@pytest.mark.parametrize(("configured", "seconds"), [("0", 120), ("300", 300)])
+def test_an_upload_may_take_as_long_as_the_user_says(
+    configured: str, seconds: int, artifacts: ServerArtifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to an upload is waited for longer than others, and as long as `MLFLOW_HTTP_REQUEST_TIMEOUT` was."""
+    monkeypatch.setenv("TRACKDSL_UPLOAD_TIMEOUT", configured)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    waits = []
+    send = artifacts._rest._session.request
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        waits.append(options["timeout"][1])
+        return send(*arguments, **options)
+
+    monkeypatch.setattr(artifacts._rest._session, "request", watched)
+    artifacts.write_text(ROOT, "content", "a.txt")
+    artifacts.listed(ROOT, None)
+    assert waits == [seconds, 10]
+
+
 def test_large_files_are_left_to_mlflows_client(
     stored: Stored, artifacts: ServerArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

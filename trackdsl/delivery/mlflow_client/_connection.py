@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from trackdsl._server.http import bound_requests
-from trackdsl.delivery.environment import UPLOAD_TIMEOUT
 from trackdsl.delivery.mlflow_client import _creation_lock, _sqlite_creation
 from trackdsl.delivery.mlflow_client._errors import for_now, translated
 from trackdsl.delivery.rest._concurrent_requests import ConcurrentRequests
-from trackdsl.delivery.store._answers import TIMEOUT, UPLOAD_PATIENCE
+from trackdsl.delivery.store._answers import TIMEOUT, upload_patience
 from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.store_format.empty_database import artifact_root
 from trackdsl.store_format.sqlite import identity, through_link
@@ -126,11 +125,10 @@ class MlflowConnection:
         if not self._own or TIMEOUT not in os.environ:
             yield
             return
-        wanted = os.environ.get(UPLOAD_TIMEOUT, "")
         with self._lock:
             if not self._waiting_longer:
                 self._shorter = os.environ[TIMEOUT]
-                os.environ[TIMEOUT] = str(max(UPLOAD_PATIENCE, int(wanted) if wanted.isdecimal() else 0))
+                os.environ[TIMEOUT] = str(upload_patience())
             self._waiting_longer += 1
         try:
             yield

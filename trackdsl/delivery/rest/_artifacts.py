@@ -18,7 +18,7 @@ import msgspec
 from trackdsl._core.artifact_paths import checked_path
 from trackdsl.delivery.rest._occupied_paths import wanted_paths, write_files
 from trackdsl.delivery.rest._requests import Missing, Rest, check
-from trackdsl.delivery.store._answers import UPLOAD_PATIENCE
+from trackdsl.delivery.store._answers import upload_patience
 from trackdsl.delivery.store._errors import Refused, RefusedParts
 from trackdsl.journal._snapshots import content_of
 
@@ -89,7 +89,7 @@ class ServerArtifacts:
         folder = dirname(path) or None
         if not any(file.path == path and not file.is_dir for file in self.listed(root, folder)):
             return None
-        answer = self._rest.request("GET", _address(root, path), at_least=UPLOAD_PATIENCE)
+        answer = self._rest.request("GET", _address(root, path), at_least=upload_patience())
         check(answer)
         content: bytes = answer.content
         return content
@@ -138,7 +138,7 @@ class ServerArtifacts:
     def _put(self, root: str, content: object, path: str) -> None:
         headers = {"Content-Type": "application/octet-stream"}
         answer = self._rest.request(
-            "PUT", _address(root, path), data=content, headers=headers, at_least=UPLOAD_PATIENCE
+            "PUT", _address(root, path), data=content, headers=headers, at_least=upload_patience()
         )
         check(answer)
 

@@ -21,15 +21,19 @@ BUSY = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED
 #: Error codes that concern the whole store: it is unreachable, locked or busy, or does not know the user.
 OF_THE_STORE = {*BUSY, "DEADLINE_EXCEEDED", "UNAUTHENTICATED"}
 #: The minimum time to wait for the answer to an upload, in seconds.
-UPLOAD_PATIENCE = 120
+_UPLOAD_PATIENCE = 120
 #: The environment variable with the time to wait for an answer, in seconds.
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+
+
+def upload_patience() -> int:
+    """How long to wait for the answer to an upload, in seconds: a server may copy a file before it answers."""
+    wanted = os.environ.get(UPLOAD_TIMEOUT, "")
+    return max(_UPLOAD_PATIENCE, int(wanted) if wanted.isdecimal() else 0)
 
 
 def wait_longer() -> None:
     """Wait twice as long for the next answers, up to the timeout of MLflow's client: the server may be slow."""
     seconds = int(os.environ.get(TIMEOUT, "0"))
-    wanted = os.environ.get(UPLOAD_TIMEOUT, "")
-    longest = max(UPLOAD_PATIENCE, int(wanted) if wanted.isdecimal() else 0)
     if seconds:
-        os.environ[TIMEOUT] = str(min(2 * seconds, longest))
+        os.environ[TIMEOUT] = str(min(2 * seconds, upload_patience()))
