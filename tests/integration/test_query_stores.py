@@ -171,6 +171,16 @@ def test_a_bar_does_not_change_what_is_read(after: float, monkeypatch: pytest.Mo
     assert ("tqdm" in sys.modules) == (after < 0)
 
 
+@pytest.mark.slow
+def test_what_is_read_of_a_server_without_mlflow(own_server: Server, tmp_path: Path) -> None:
+    """The same commands and functions read a server, and files that it keeps, without MLflow."""
+    own_server.start()
+    record_zoo(own_server.uri)
+    deliver()
+    printed = asked_in_a_process(own_server.uri, tmp_path, "mlflow", "sqlalchemy")
+    assert printed == ["[]", "trackdsl._server.http"]
+
+
 def test_what_is_read_without_mlflow(zoo: str, tmp_path: Path) -> None:
     """The commands and functions that read a SQLite store import neither MLflow nor SQLAlchemy nor `requests`.
 

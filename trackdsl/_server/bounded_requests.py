@@ -30,6 +30,10 @@ def _bound_when_imported() -> None:
     sys.meta_path.insert(0, _Finder())
 
 
+#: The module that makes requests end. It imports `requests`, so it may be what is imported first.
+_HTTP = "trackdsl._server.http"
+
+
 class _Finder:
     """Finds `requests` as Python does, and bounds it when it is imported.
 
@@ -37,7 +41,7 @@ class _Finder:
     """
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != "requests":
+        if name not in ("requests", _HTTP):
             return None
         others = (getattr(finder, "find_spec", None) for finder in [*sys.meta_path] if finder is not self)
         spec = next((found for find in others if find and (found := find(name, path, target)) is not None), None)
@@ -61,6 +65,9 @@ class _Loader:
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
         self._loader.exec_module(module)
+        http = sys.modules.get(_HTTP)
+        if http is not None and not hasattr(http, "bound_requests"):
+            return  # It is importing `requests`; requests are bounded once it is imported itself.
         # Only now: a program may ask whether there is a module without importing it.
         with contextlib.suppress(ValueError):
             sys.meta_path.remove(self._finder)

@@ -37,6 +37,8 @@ _LARGEST_ANSWER = 128 << 20
 #: The limit for answers that are read in pieces, such as the file of an artifact.
 _LARGEST_DOWNLOAD = 4 << 30
 _CHUNK = 1 << 16
+#: The answers of a server, or of a proxy before it, that is busy or being started.
+MOMENTARY = (408, 425, 429, 502, 503, 504)
 
 
 class TooSlow(requests.exceptions.ReadTimeout):
@@ -174,10 +176,18 @@ class _BoundedAdapter(HTTPAdapter):
         return _send(super().send, request, stream, timeout, _named(args, kwargs))
 
 
-def session() -> requests.Session:
-    """A session whose requests end, even if the server never stops sending."""
+def session(retries: int = 0) -> requests.Session:
+    """A session whose requests end, even if the server never stops sending.
+
+    Args:
+        retries: how often a request is repeated, of any method, after an answer of `MOMENTARY` or none.
+    """
     made = requests.Session()
     adapter = _BoundedAdapter()
+    if retries:
+        adapter.max_retries = urllib3.Retry(
+            retries, status_forcelist=MOMENTARY, allowed_methods=None, backoff_factor=0.2, raise_on_status=False
+        )
     made.mount("http://", adapter)
     made.mount("https://", adapter)
     return made

@@ -163,17 +163,24 @@ class PagedReader:
         return [Entry(one.path, bool(one.is_dir), one.file_size) for one in found]
 
     def _pages(self, wanted: Search, *, deleted: bool = False) -> Iterator[list[FoundRun]]:
-        if not wanted.experiments:
-            return
+        if wanted.experiments:
+            size = _PAGE if wanted.roots is not None else min(_PAGE, wanted.limit or _PAGE)
+            yield from self._found_pages(
+                list(wanted.experiments), wanted.filter, list(wanted.order_by), size, deleted=deleted
+            )
+
+    def _found_pages(
+        self, experiments: list[str], wanted: str, order: list[str], size: int, *, deleted: bool
+    ) -> Iterator[list[FoundRun]]:
+        """The pages of a search."""
         token = None
-        size = _PAGE if wanted.roots is not None else min(_PAGE, wanted.limit or _PAGE)
         while True:
             page = self.client.search_runs(
-                list(wanted.experiments),
-                wanted.filter,
+                experiments,
+                wanted,
                 run_view_type=3 if deleted else 1,
                 max_results=size,
-                order_by=list(wanted.order_by),
+                order_by=order,
                 page_token=token,
             )
             yield [found_of(run) for run in page]

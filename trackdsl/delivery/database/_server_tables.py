@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from trackdsl._core.redaction import mask_text
+from trackdsl._server.http import MOMENTARY
 from trackdsl.delivery.database._changes import ChangeSet
 from trackdsl.delivery.database._wire import ABOUT_PATH, CHANGES_PATH, CONTENT_TYPE, About, Written, encoded
 from trackdsl.delivery.rest._requests import Missing, Rest, check
@@ -20,8 +21,6 @@ from trackdsl.delivery.store._errors import Denied, Refused, RefusedTogether, Un
 _VERSION = 1
 #: The answers of a server that no longer takes change sets.
 _WITHOUT = (404, 405, 501)
-#: Answers of a server, or of a proxy before it, that is busy or being started.
-_MOMENTARY = (408, 425, 429, 502, 503, 504)
 
 
 def ask_server(rest: Rest) -> About | None:
@@ -31,7 +30,7 @@ def ask_server(rest: Rest) -> About | None:
         Unavailable: it does not answer now.
     """
     answer = rest.request("GET", ABOUT_PATH)
-    if answer.status_code in _MOMENTARY:
+    if answer.status_code in MOMENTARY:
         check(answer)
     if answer.status_code != 200:  # Also one that does not let us in: MLflow's client has the message for it.
         return None

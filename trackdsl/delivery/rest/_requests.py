@@ -32,11 +32,15 @@ class Rest:
 
     Args:
         uri: the tracking URI.
+        read: how long to wait for a piece of an answer where nothing else is set, in seconds.
+        retries: how often a request is repeated that a server, or a proxy before it, cannot answer now. Only for
+            requests that change nothing.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, read: float = _READ, retries: int = 0) -> None:
         self._uri = uri.rstrip("/")
-        self._session = http.session()
+        self._read = read
+        self._session = http.session(retries)
 
     def get(self, type_: type[T], path: str, **params: str) -> T:
         """Ask MLflow's REST API.
@@ -71,7 +75,7 @@ class Rest:
 
         options = request_options()
         options["headers"].update(arguments.pop("headers", {}))
-        seconds = max(float(os.environ.get(TIMEOUT) or _READ), at_least)
+        seconds = max(float(os.environ.get(TIMEOUT) or self._read), at_least)
         try:
             return self._session.request(
                 method, self._uri + path, timeout=(min(_CONNECT, seconds), seconds), **options, **arguments

@@ -167,14 +167,36 @@ class ServerRuns:
             yield from (run.stored() for run in runs)
 
     def _search(self, experiment_ids: list[str], wanted: str, view: str, order: str = "") -> Iterator[Run]:
-        content = {"experiment_ids": experiment_ids, "filter": wanted, "run_view_type": view, "max_results": 1000}
-        content |= {"order_by": [order], "max_results": 200} if order else {}
-        for page in self._pages("runs/search", content):
-            yield from page.runs
+        for page in self.found(experiment_ids, wanted, view, [order] if order else [], 200 if order else 1000):
+            yield from page
+
+    def found(
+        self, experiment_ids: list[str], wanted: str, view: str, order: list[str], size: int
+    ) -> Iterator[list[Run]]:
+        """The runs of some experiments that pass a filter, page by page.
+
+        Args:
+            experiment_ids: MLflow's ids of the experiments.
+            wanted: a filter in MLflow's language; empty for all.
+            view: `ACTIVE_ONLY`, `DELETED_ONLY` or `ALL`.
+            order: in MLflow's language.
+            size: the number of runs on a page.
+        """
+        content = {"experiment_ids": experiment_ids, "filter": wanted, "run_view_type": view, "max_results": size}
+        content |= {"order_by": order} if order else {}
+        return (page.runs for page in self._pages("runs/search", content))
+
+    def experiments(self, view: str) -> list[tuple[str, str]]:
+        """The ids and names of all experiments.
+
+        Args:
+            view: see `found`.
+        """
+        pages = self._pages("experiments/search", {"view_type": view, "max_results": 1000})
+        return [(each.experiment_id, each.name) for page in pages for each in page.experiments]
 
     def _all_experiments(self) -> list[str]:
-        pages = self._pages("experiments/search", {"view_type": "ALL", "max_results": 1000})
-        return [each.experiment_id for page in pages for each in page.experiments]
+        return [experiment_id for experiment_id, _ in self.experiments("ALL")]
 
     def _pages(self, path: str, content: dict[str, Any], *, ask: bool = False) -> Iterator[Page]:
         while True:
