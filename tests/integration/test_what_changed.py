@@ -286,7 +286,7 @@ class Project:
         """Run the program, deliver its runs, and return the root run."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path[:1], str(self.packages)])}
         subprocess.run([sys.executable, "program.py", lr], cwd=self.folder, check=True, env=environment)
-        sync()
+        deliver()
         experiments = [one.experiment_id for one in client(uri).search_experiments(filter_string="name = 'churn'")]
         found = client(uri).search_runs(experiments, "run_name = 'main'", order_by=["start_time DESC"], max_results=1)
         return found[0]
@@ -359,7 +359,7 @@ def test_a_program_without_decorated_functions(
             (tmp_path / f"{name}.py").write_text(text)
         before = {run.info.run_id for run in all_runs(sqlite_store)}
         subprocess.run([*command, "script.py"], cwd=tmp_path, check=True)
-        sync()
+        deliver()
         fresh = [run for run in all_runs(sqlite_store) if run.info.run_id not in before]
         (tag,) = (run.data.tags[CHANGED] for run in fresh if CHANGED in run.data.tags)
         return str(tag)
