@@ -127,6 +127,19 @@ def test_a_run_before_that_keeps_nothing(sqlite_store: str, helper: Path, monkey
     )
 
 
+def test_a_child_run_whose_root_run_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sentence about a child run says that it is the root run which would keep its source."""
+    monkeypatch.setenv("TRACKDSL_CHANGES", "0")
+    for _ in range(2):
+        recorded(loads)
+    deliver()
+    found = trackdsl.runs("churn", where="run_name = 'load'")
+    (changes,) = trackdsl.compare(*found["run_id"]).changes
+    sentence = "its source and packages are not known: its root run does not keep them"
+    assert sentence in changes.unknown
+    assert not any("the run does not keep" in one for one in changes.unknown)
+
+
 def test_packages_whose_list_is_gone_are_not_known(sqlite_store: str, helper: Path) -> None:
     """The run that kept the list of packages was deleted: the run after says that they are not compared."""
     first, second = (delivered(sqlite_store, pipeline) for _ in range(2))

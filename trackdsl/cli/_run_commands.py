@@ -122,7 +122,8 @@ def changes(run: str, since: str | None, tracking_uri: str | None, as_json: bool
     The last one like it is the newest earlier root run of the same function or script in the same experiment. What may
     have changed: parameters, datasets, the source of stages and of what they use of the project, packages, Python, the
     commit and what is not committed. It also shows what came of it: metrics before and after. RUN is given as for
-    `show`; for a child run, its root run is used.
+    `show`; for a child run, its root run is used. If the run has just ended and delivery is at work on it, the command
+    waits.
 
     The exit code is 0 whether something changed or not, and 1 if there is no such run or what changed is not known
     on it.
@@ -155,7 +156,7 @@ def compare(
 
     Stages of the same path are compared with each other: their parameters, metrics, status and time. What changed in
     the program is shown too, of the first eight runs: source with diffs, packages, what is not committed, datasets.
-    RUN is the same as for `show`.
+    If a run has just ended and delivery is at work on it, the command waits. RUN is the same as for `show`.
 
     The exit code is 0 whether the runs differ or not, 1 if there is no such run or the file cannot be written, and 2 if
     the command line is wrong.

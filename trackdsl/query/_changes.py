@@ -119,8 +119,8 @@ _LONGEST_PATH = 80
 def changes(run: Any, since: Any = None, *, tracking_uri: str | None = None) -> RunChanges:
     """What changed between a root run and the last one like it: the same experiment, and the same function or script.
 
-    Delivery finds it out a moment after a root run has ended, and keeps it with the run. With `since`, the runs are
-    compared now.
+    Delivery finds it out a moment after a root run has ended, and keeps it with the run. As long as a delivery process
+    is at work on that, this waits for it. With `since`, the runs are compared now.
 
     Args:
         run: a root run: a `Run`, MLflow's or trackdsl's id of it or its first characters, its name, or an MLflow run.
@@ -148,11 +148,13 @@ def changes(run: Any, since: Any = None, *, tracking_uri: str | None = None) -> 
     with asked_for(asked, tracking_uri) as (reader, runs):
         roots = [_root(one, reader) for one in runs]
         kept = RecordedRuns(reader)
+        kept.wait(*roots)
         if since is not None:
             return run_changes(roots[0], kept.changes(roots[0], roots[1]))
         stored = kept.stored(roots[0])
         if stored is None:
-            raise QueryError(_missing(roots[0]), argument="run")
+            (root,) = reader.with_ids([roots[0].run_id]) or roots[:1]
+            raise QueryError(_missing(root, awaited=kept.is_awaited(root)), argument="run")
     return run_changes(roots[0], stored)
 
 
@@ -172,7 +174,7 @@ def _named(run: FoundRun) -> str:
     return f"{_shown.printable(run.name)!r} {run.run_id}"
 
 
-def _missing(root: FoundRun) -> str:
+def _missing(root: FoundRun, *, awaited: bool) -> str:
     name = _named(root)
     if root.status == "RUNNING":
         return f"trackdsl compares a run when it has ended, and {name} is still running."
@@ -180,6 +182,11 @@ def _missing(root: FoundRun) -> str:
         return (
             f"what changed could not be written to {name}: {_shown.printable(reason)}. Name another run to compare it "
             "with: since=, or --since."
+        )
+    if awaited:
+        return (
+            f"what changed in {name} is not written yet: no delivery process is at work on it. `trackdsl sync` "
+            "writes it."
         )
     return (
         f"what changed is not known on {name}. That is done a moment after a run is delivered, unless the setting "

@@ -46,7 +46,8 @@ def compare(
     """The differences between runs: parameters, metrics, source, tags, time, and those of the stages below them.
 
     Stages of the same path are compared with each other. What changed in the program is compared too, as far as the
-    root runs keep it: the source of the stages, packages, what is not committed, datasets.
+    root runs keep it: the source of the stages, packages, what is not committed, datasets. Delivery writes that a
+    moment after a root run has ended; as long as it is at work on that, this waits for it.
 
     Args:
         *runs: two or more runs: each a `Run`, MLflow's or trackdsl's id of it or its first characters, its name, or an
@@ -79,6 +80,7 @@ def _comparison(runs: Sequence[FoundRun], reader: PagedReader, *, everything: bo
     below = _below(runs, reader)
     rows = aligned([stages_of(run, below[run.run_id]) for run in runs])
     kept = RecordedRuns(reader, below)
+    kept.wait(*runs[:_MOST_WITH_CHANGES])
     return Comparison(
         runs=tuple(run.run_id for run in runs),
         names=tuple(run.name for run in runs),

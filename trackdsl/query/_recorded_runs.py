@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from trackdsl.query._awaited_changes import AwaitedChanges
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import FoundRun
 from trackdsl.query._store import text_of
@@ -44,7 +45,18 @@ class RecordedRuns:
         self._below = below
         self._texts = _Texts(reader)
         self._kept: dict[str, Stored | None] = {}
+        self._awaited = AwaitedChanges(reader.uri)
         self._recorded: dict[str, Recorded] = {}
+
+    def wait(self, *runs: FoundRun) -> None:
+        """Wait until delivery has written what changed in the root runs of trees, as long as it is at work."""
+        if self._awaited.ids():
+            roots = (root_of(run, self._reader) for run in runs)
+            self._awaited.wait([root.run_id for root in roots if root.status != "RUNNING"])
+
+    def is_awaited(self, root: FoundRun) -> bool:
+        """Whether what changed in a root run is still to be written."""
+        return root.run_id in self._awaited.ids()
 
     def stored(self, run: FoundRun) -> Stored | None:
         """The stored changes of the root run of a tree; None if it has none."""
@@ -71,7 +83,7 @@ class RecordedRuns:
         """The changes of a run since another one."""
         stored, theirs = self.stored(run), self.stored(other)
         before, after = self.recorded(other), self.recorded(run)
-        unknown = unknown_of(stored, after.program)
+        unknown = unknown_of(stored, after.program, below=run.parent is not None)
         if stored is None or theirs is None:
             before, after = without_datasets(before), without_datasets(after)
             unknown = (*unknown, "datasets are not compared, because those of one run are not known")
@@ -84,7 +96,7 @@ class RecordedRuns:
             changes=changed,
             diffs=diffs(changed, known),
             unknown=unknown,
-            unknown_before=unknown_of(theirs, before.program),
+            unknown_before=unknown_of(theirs, before.program, below=other.parent is not None),
         )
         return msgspec.structs.replace(found, summary=one_line(changed, found.not_known))
 

@@ -13,7 +13,7 @@ import msgspec
 from trackdsl._core.decoders import json_decoder
 from trackdsl.journal._origin import Origin
 from trackdsl.journal._spool import JOURNALS, SERVERS
-from trackdsl.store_format.ledger import CHANGES, NAME, ORIGIN, TRACED, changes_in, latest, read
+from trackdsl.store_format.ledger import CHANGES, NAME, NOTED, ORIGIN, TRACED, Change, changes_in, latest, read
 
 #: A run whose program began earlier, in seconds, will never be done.
 _LONGEST = 30 * 86_400.0
@@ -51,7 +51,17 @@ def folders(spool: Path) -> list[Path]:
 
 def left_in(folder: Path) -> list[RootRun]:
     """The root runs in the ledger of a folder."""
+    return _left(list(changes_in(read(folder / NAME))))
+
+
+def awaiting_changes(folder: Path) -> set[str]:
+    """The store's ids of the root runs in the ledger of a folder whose changes are not written yet."""
     changes = list(changes_in(read(folder / NAME)))
+    noted = latest(changes, NOTED)
+    return {root.run_id for root in _left(changes) if root.origin.project is not None and root.id_ not in noted}
+
+
+def _left(changes: list[Change]) -> list[RootRun]:
     return with_origins(latest(changes, CHANGES), latest(changes, ORIGIN), latest(changes, TRACED))
 
 

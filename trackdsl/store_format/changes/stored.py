@@ -108,15 +108,16 @@ class Stored(msgspec.Struct, frozen=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=1).decode()
 
 
-def unknown_of(stored: Stored | None, program: Program) -> tuple[str, ...]:
+def unknown_of(stored: Stored | None, program: Program, *, below: bool = False) -> tuple[str, ...]:
     """Sentences about what is not known of a run.
 
     Args:
         stored: what it keeps; None if it keeps nothing.
         program: what could be read of that.
+        below: whether it is below a root run, which keeps it.
     """
     if stored is None:
-        return ("its source and packages are not known: the run does not keep them",)
+        return (f"its source and packages are not known: {'its root' if below else 'the'} run does not keep them",)
     if stored.packages is not None and program.packages is None:
         return (*stored.unknown, "its packages are not known, because the run that kept their list is gone")
     return stored.unknown
