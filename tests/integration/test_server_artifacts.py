@@ -105,6 +105,16 @@ def test_paths_that_cannot_be_sent(path: str, stored: Stored, artifacts: ServerA
     assert stored.sent == []
 
 
+@pytest.mark.parametrize("directory", [False, True])
+def test_files_that_are_gone(directory: bool, stored: Stored, artifacts: ServerArtifacts, tmp_path: Path) -> None:
+    """A recorded file that cannot be read is a fault of this machine, which says so and may be over later."""
+    with pytest.raises(Unavailable, match="cannot be read"):
+        artifacts.write(ROOT, tmp_path / "gone", "a", directory=directory)
+    with pytest.raises(Unavailable, match="cannot be read"):
+        is_sent_at_once(tmp_path / "gone", directory=directory)
+    assert stored.sent == []
+
+
 def test_names_arrive_as_they_are(stored: Stored, artifacts: ServerArtifacts, tmp_path: Path) -> None:
     """Names with spaces, signs of URLs and other scripts are encoded; of a folder, every file is sent."""
     folder = tmp_path / "folder"

@@ -19,7 +19,7 @@ from trackdsl._core.artifact_paths import checked_path
 from trackdsl.delivery.rest._occupied_paths import wanted_paths, write_files
 from trackdsl.delivery.rest._requests import Missing, Rest, check
 from trackdsl.delivery.store._answers import upload_patience
-from trackdsl.delivery.store._errors import Refused, RefusedParts
+from trackdsl.delivery.store._errors import Refused, RefusedParts, explained
 from trackdsl.journal._snapshots import content_of
 
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -67,7 +67,9 @@ class ServerArtifacts:
             self._write_file(root, local, path)
             return
         reasons: dict[str, str] = {}
-        for name, is_folder in content_of(local):
+        with _readable():
+            content = content_of(local)
+        for name, is_folder in content:
             if not is_folder:
                 try:
                     self._write_file(root, local / name, join(path, name))
@@ -130,7 +132,7 @@ class ServerArtifacts:
 
     def _write_file(self, root: str, local: Path, path: str) -> None:
         def write() -> None:
-            with _refused_names(), open(local, "rb") as file:
+            with _readable(), _refused_names(), open(local, "rb") as file:
                 self._put(root, file, path)
 
         write_files(write, lambda: wanted_paths(local, path, directory=False), lambda folder: self.listed(root, folder))
@@ -156,16 +158,25 @@ def root_of(artifact_uri: str) -> str | None:
 
 
 def is_sent_at_once(local: Path, *, directory: bool) -> bool:
-    """Whether each of some files is small enough for one request."""
+    """Whether each of some files is small enough for one request.
+
+    Raises:
+        Unavailable: a file cannot be read.
+    """
     configured = os.environ.get(_LARGEST_VARIABLE, "")
     largest = int(configured) if configured.isdecimal() else _LARGEST
-    files = (local / name for name, is_folder in content_of(local) if not is_folder) if directory else [local]
-    return all(file.stat().st_size < largest for file in files)
+    with _readable():
+        files = [local / name for name, is_folder in content_of(local) if not is_folder] if directory else [local]
+        return all(file.stat().st_size < largest for file in files)
 
 
 def _address(root: str, path: str) -> str:
     with _refused_names():
         return f"{_ARTIFACTS}/{quote(join(root, checked_path(path)))}"
+
+
+def _readable() -> contextlib.AbstractContextManager[None]:
+    return explained("a recorded file cannot be read")
 
 
 @contextlib.contextmanager
