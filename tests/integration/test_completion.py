@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import PATIENCE, Server, deliver, free_port, run_command
+from tests.conftest import PATIENCE, Server, deliver, free_port, run_command, wait_until
 from trackdsl import experiment, stage
 from trackdsl.cli import main
 from trackdsl.cli._completion import complete_experiment, complete_function, complete_run, complete_watched_run
@@ -193,6 +197,85 @@ def test_fish_completes(sqlite_store: str) -> None:
     assert tab("trackdsl show grid:") == ["grid:lr=0.1"]
     assert tab("trackdsl run --experiment=chu") == ["--experiment=churn"]
     assert tab("trackdsl report x --output=completion.f") == ["--output=completion.fish"]
+
+
+#: What is typed before Tab and Enter, and the arguments that the command then has.
+TYPED = {
+    "show bas": ["show", "baseline"],
+    "show grid:lr=0.2": ["show", "grid:lr=0.2"],
+    "ls chu": ["ls", "churn"],
+    "ls two": ["ls", "two words"],
+    "ls d1": ["ls", "d1 $(touch hacked)"],
+    "ls d2": ["ls", "d2 `touch hacked`"],
+    "ls d3": ["ls", "d3; touch hacked"],
+    "ls d4": ["ls", """d4 it's "x" \\ ~ * #"""],
+    "ls d5": ["ls", "d5:x|touch hacked"],
+    "run --experiment=d1": ["run", "--experiment=d1 $(touch hacked)"],
+}
+#: How each shell is started, and made ready.
+_SHELLS = {
+    "zsh": (["zsh", "-f", "-i"], "autoload -U compinit; compinit -D -u; source script; unsetopt beep"),
+    "fish": (["fish", "--no-config", "--private", "-i"], "source script; set -g fish_autosuggestion_enabled 0"),
+}
+
+
+class Keyboard:
+    """A shell at a terminal, and what is typed there."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self.pid, self.terminal = pty.fork()
+        if not self.pid:
+            os.execvpe(command[0], command, environment)  # noqa: S606 - the shell itself
+
+    def types(self, text: str) -> None:
+        os.write(self.terminal, text.encode())
+
+    def shows(self) -> bool:
+        """Read what the shell shows, which it waits for; whether there was anything."""
+        return bool(select.select([self.terminal], [], [], 0)[0] and os.read(self.terminal, 65536))
+
+    def close(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.terminal)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", _SHELLS)
+def test_what_a_shell_inserts_is_quoted(shell: str, sqlite_store: str, tmp_path: Path) -> None:
+    """At Tab and Enter, zsh and fish call the command with the name as it is, and execute none of it."""
+    command, ready = _SHELLS[shell]
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell}")
+    names = {arguments[-1].removeprefix("--experiment=") for arguments in TYPED.values() if arguments[0] != "show"}
+    for name in (*names, *HOSTILE):
+        with experiment(name, run_name=name if name in HOSTILE else "of-an-experiment"):
+            pass
+    for name in ("baseline", "grid:lr=0.1", "grid:lr=0.2", "\x1b]0;x\x07"):
+        with experiment("runs", run_name=name):
+            pass
+    deliver()
+    Path("bin").mkdir()
+    Path("bin/trackdsl").write_text(
+        f"#!{sys.executable}\nimport json, os, sys\n"
+        "if '_TRACKDSL_COMPLETE' in os.environ:\n    from trackdsl.cli import main\n    main(prog_name='trackdsl')\n"
+        "open('called.new', 'w').write(json.dumps(sys.argv[1:]))\nos.replace('called.new', 'called')\n"
+    )
+    Path("bin/trackdsl").chmod(0o700)
+    Path("script").write_text(run_command("completion", shell).stdout)
+    environment = {
+        **os.environ, "PATH": f"{Path.cwd()}/bin:{os.environ['PATH']}", "HOME": str(tmp_path), "TERM": "dumb",
+        "COLUMNS": "200", "PYTHONPATH": str(Path(__file__).parents[2]),
+    }  # fmt: skip
+    with contextlib.closing(Keyboard(command, environment)) as keyboard:
+        keyboard.types(f"{ready}; touch ready\n")
+        wait_until(lambda: not keyboard.shows() and Path("ready").exists(), "the shell")
+        for typed, expected in TYPED.items():
+            keyboard.types(f"trackdsl {typed}\t\n")
+            wait_until(lambda: not keyboard.shows() and Path("called").exists(), typed)
+            assert json.loads(Path("called").read_text()) == expected
+            Path("called").unlink()
+    assert not Path("hacked").exists()
 
 
 @pytest.mark.slow

@@ -1,13 +1,15 @@
 """Shell completion: the script for a shell, and the names of runs and experiments at the store.
 
 A shell asks at each press of Tab, so nothing here imports MLflow, and a store that does not answer in time has no
-names. Names are anybody's, and a shell executes what it finds in a command line: only harmless ones are offered.
+names. Names are anybody's, and a shell executes what it finds in a command line. Zsh and fish quote what they insert.
+Bash does not, so there only harmless names are offered, and runs with other names by their ids.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,8 @@ _PATIENCE = 1.0
 _MOST = 100
 #: What no shell gives a meaning to, in the middle of a argument. A comma separates columns in click's scripts.
 _HARMLESS = re.compile(r"[\w.@+%][\w.@+%=:/-]*\Z")
+#: The shells that quote what they insert, as they ask.
+_QUOTE = ("zsh_complete", "fish_complete")
 _START_OF_ID = re.compile(r"[0-9a-f]{2,32}\Z")
 #: The parameters are the start of the wanted names and its length.
 _EXPERIMENTS = """
@@ -55,16 +59,14 @@ def script(shell: str) -> str:
 def complete_run(context: click.Context, _parameter: click.Parameter, start: str) -> list[CompletionItem[str]]:
     """The runs that an argument may mean: by their names, or by their ids once it begins like one."""
     found: Names = _asked(context, start, _runs_of_server, _runs_of_database) or Names([], [])
-    items = [
-        _item(name, "") if _HARMLESS.match(name) else _item(id_, _shown(name)) for name, id_ in found.named if name
-    ]
+    items = [_item(name, "") if _is_inert(name) else _item(id_, _shown(name)) for name, id_ in found.named if name]
     return items + [_item(id_, _shown(name)) for name, id_ in found.with_id]
 
 
 def complete_experiment(context: click.Context, _parameter: click.Parameter, start: str) -> list[CompletionItem[str]]:
     """The experiments that an argument may mean."""
     found: list[str] = _asked(context, start, _experiments_of_server, _experiments_of_database) or []
-    return [_item(name, "") for name in found if _HARMLESS.match(name)]
+    return [_item(name, "") for name in found if _is_inert(name)]
 
 
 def complete_file(_context: click.Context, _parameter: click.Parameter, start: str) -> list[CompletionItem[str]]:
@@ -102,11 +104,20 @@ def complete_watched_run(context: click.Context, _parameter: click.Parameter, st
         for run in runs_in(spool_for(context.params.get("spool"))):
             name, id_ = run.path if "/" in start else run.name, run.id.hex()
             if name.startswith(start):
-                is_harmless = _HARMLESS.match(name)
+                is_harmless = _is_inert(name)
                 found.setdefault(name if is_harmless else id_, run.status.lower() if is_harmless else _shown(run.path))
             if _START_OF_ID.match(start) and id_.startswith(start):
                 found.setdefault(id_, _shown(run.path))
     return [_item(value, shown) for value, shown in list(found.items())[:_MOST]]
+
+
+def _is_inert(name: str) -> bool:
+    """Whether a shell that inserts a name gives no meaning to it, nor its script, nor `trackdsl`."""
+    if _HARMLESS.match(name):
+        return True
+    # Answers are lines, in fish with columns. `!` stands for earlier commands, and what begins with `-` for an option.
+    plain = name.isprintable() and name == name.strip() and not name.startswith("-") and not set(",!") & set(name)
+    return plain and os.environ.get("_TRACKDSL_COMPLETE") in _QUOTE
 
 
 def _item(value: str, shown: str) -> CompletionItem[str]:

@@ -140,8 +140,9 @@ def completion(shell: str, as_json: bool) -> None:
     """Print the script with which a SHELL completes `trackdsl`.
 
     It completes commands, options, runs and experiments. The names come from the store that the settings name; those
-    for `watch`, from what programs have recorded. A store that does not answer within a second has none. For `--stage`,
-    it completes functions of the modules below the current folder.
+    for `watch`, from what programs have recorded. A store that does not answer within a second has none. Zsh and fish
+    quote names with blanks and special characters. Where a name cannot be quoted, as in bash, a run is offered by its
+    id, and an experiment is not offered. For `--stage`, it completes functions of the modules below the current folder.
 
     The exit code is 0, and 2 for another shell.
 

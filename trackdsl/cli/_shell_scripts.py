@@ -86,7 +86,7 @@ _ZSH = """\
             elif [[ "$descr" == "_" ]]; then
                 completions+=("$key")
             else
-                completions_with_descriptions+=("$key":"$descr")
+                completions_with_descriptions+=("$key":"${descr//\\\\/\\\\\\\\}")
             fi
         elif [[ "$type" == "dir" ]]; then
             _path_files -/
