@@ -626,6 +626,8 @@ def deliver(uri: str | None = None) -> None:
     spool = settings.spool()
     assert spool is not None
     _target.close_all()
+    if is_held(spool / "delivery.lock") and delivery_pids(spool):  # Two would deliver the same journals.
+        end_delivery(spool)
     finish_delivery(Worker(spool, open_sink))
 
 
