@@ -77,6 +77,21 @@ def test_a_comparison_shows_the_original_names(
     assert LAYER in run_command("compare", *ids).stdout
 
 
+def test_a_tree_and_a_trace_show_the_original_names(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal, a notebook, and both formats of a trace."""
+    monkeypatch.setenv("TRACKDSL_TRACKING_URI", sqlite_store)
+    with experiment("churn"):
+        log_param(LAYER, 1)
+        log_metric(LOSS, 0.5)
+    deliver()
+    (run_id,) = trackdsl.runs("churn")["run_id"]
+    found = trackdsl.tree(run_id)
+    for text in (str(found), Page(found._repr_html_()).text):
+        assert (LOSS in text, LAYER in text, "_x00" in text) == (True, True, False)
+    trace = run_command("trace", run_id).stdout
+    assert (LAYER in trace, "_x00" in trace) == (True, False)
+
+
 def test_what_changed_has_the_original_names(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the tag, in the description, which is inert, and in what the command prints."""
     monkeypatch.setenv("TRACKDSL_TRACKING_URI", sqlite_store)

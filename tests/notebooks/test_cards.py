@@ -133,7 +133,8 @@ def test_a_child_process_shows_no_card(kernel: Kernel) -> None:
 @pytest.mark.parametrize(
     ("options", "end", "height"),
     [("--metrics a,b", "", "66"), ("--metrics a,b", "\na + b", "88"), ("--metrics a,b", "\na;", "66"),
-     ("--metrics a --returns b", "\na", "44"), ("--metrics a,b --no-capture", "\na", "66"), ("", "\n!true", "22")],
+     ("--metrics a --returns b", "\na", "44"), ("--metrics a", "\nprint(a)", "44"),
+     ("--metrics a,b --no-capture", "\na", "66"), ("", "\n!true", "22")],
 )  # fmt: skip
 def test_there_is_room_for_the_metrics_of_the_code(kernel: Kernel, options: str, end: str, height: str) -> None:
     """The first execution of a cell has room for each metric that its code names, and for its value, from the start."""

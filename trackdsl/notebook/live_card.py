@@ -39,6 +39,8 @@ _LOOK, _EVERY, _MOST_IDLE = 0.1, 5, 100
 CARD_ID = "trackdsl-"
 #: Seconds of processor time that one update takes from the program, and the last one, for what was recorded since.
 _AT_ONCE, _AT_END = 0.01, 0.05
+#: Expressions for what they do: their values are None.
+_SHOWS = re.compile(r"(print|display|[\w.]+\.(show|log_\w+|append))\(")
 _LOGS = re.compile(r"\blog_metric\(")
 _OMITTED = "trackdsl.omitted."
 _BEHIND = "too much was recorded to follow it here: curves have gaps, and MLflow has all of it"
@@ -246,7 +248,8 @@ def _has_value(execution: Execution) -> bool:
     if execution.arguments is not None and {"returns", "no-capture"} & set(execution.arguments.options):
         return False
     with contextlib.suppress(SyntaxError, ValueError):  # Other magics in the cell.
-        return not is_long(execution.body) and bool(split_value(execution.body)[1])
+        value = "" if is_long(execution.body) else split_value(execution.body)[1]
+        return bool(value) and _SHOWS.match(value) is None
     return False
 
 

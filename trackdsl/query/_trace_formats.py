@@ -9,6 +9,7 @@ from typing import Any
 from trackdsl._core.escaping import printable
 from trackdsl._core.readable import is_finite
 from trackdsl.query import _shown
+from trackdsl.store_format.original_names import with_originals
 from trackdsl.store_format.report.lanes import MAIN, labels_of, titles_of
 from trackdsl.store_format.report.timeline import Lane, Process, Span
 
@@ -87,9 +88,9 @@ def _arguments(span: Span) -> dict[str, Any]:
     if run.failure is not None:
         shown["failure"] = run.failure
     if run.params:
-        shown["params"] = dict(sorted(run.params.items()))
+        shown["params"] = with_originals(run.params, run)
     if run.metrics:
-        shown["metrics"] = _numbers(run.metrics)
+        shown["metrics"] = _numbers(with_originals(run.metrics, run))
     return shown
 
 

@@ -11,6 +11,7 @@ from trackdsl.query._paged import PagedReader
 from trackdsl.query._plain_text import plain_text
 from trackdsl.query._rows import FoundRun
 from trackdsl.query._run_lookup import asked_for
+from trackdsl.store_format.original_names import with_originals
 from trackdsl.store_format.report.node import failure_of
 
 if TYPE_CHECKING:
@@ -180,10 +181,12 @@ def _node(run: FoundRun, children: tuple[RunTree, ...]) -> RunTree:
 
 
 def _values(run: RunTree) -> tuple[list[str], list[str]]:
-    """The parameters and metrics that are shown, as text."""
-    params = [f"{_shown.printable(key)}={_shown.printable(_brief(text))}" for key, text in sorted(run.params.items())]
-    metrics = [f"{_shown.printable(key)} {_shown.number(value)}" for key, value in sorted(run.metrics.items())]
-    return _few(params), _few(metrics)
+    """The parameters and metrics that are shown, as text, with their original names."""
+    params, metrics = with_originals(run.params, run), with_originals(run.metrics, run)
+    return (
+        _few([f"{_shown.printable(key)}={_shown.printable(_brief(text))}" for key, text in params.items()]),
+        _few([f"{_shown.printable(key)} {_shown.number(value)}" for key, value in metrics.items()]),
+    )
 
 
 def _few(texts: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from trackdsl._core.readable import is_finite, number
 from trackdsl.delivery.store._run_trace import Failure, RunTrace, StageSpan
 from trackdsl.delivery.store._sink import TreeRun
 from trackdsl.store_format.call_tag import call_of
+from trackdsl.store_format.original_names import with_originals
 from trackdsl.store_format.tags import ID_TAG, PARENT_TAG
 
 _EXCEPTION = "trackdsl.exception."
@@ -58,8 +59,12 @@ def _span(run: TreeRun, span_of: Mapping[str, int], root: TreeRun) -> StageSpan:
         start=start * 1_000_000,
         end=end * 1_000_000,
         status=run.status,
-        inputs=dict(sorted(run.params.items())),
-        outputs={name: _plain(value) for name, value in sorted(run.metrics.items()) if not name.startswith(_SYSTEM)},
+        inputs=with_originals(run.params, run),
+        outputs={
+            name: _plain(value)
+            for name, value in with_originals(run.metrics, run).items()
+            if not name.startswith(_SYSTEM)
+        },
         attributes=_attributes(run),
         failure=_failure(run),
     )
