@@ -30,6 +30,7 @@ class Gateway:
     Attributes:
         requests: method and target of each request, in order.
         headers: of the latest request.
+        delay_of_reading: seconds before the content of each request is read.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Gateway:
         self.upstream, self.delay, self.answer = upstream, delay, answer
         self.requests: list[str] = []
         self.headers: Any = {}
+        self.delay_of_reading = 0.0
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -75,10 +77,11 @@ class Gateway:
         self._server.server_close()
 
     def _handle(self, request: Any) -> None:
+        pause = time.sleep  # The server's slowness, which is what is tested.
+        pause(self.delay_of_reading)
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         self.requests.append(f"{request.command} {request.path}")
         self.headers = request.headers
-        pause = time.sleep  # The server's slowness, which is what is tested.
         pause(self.delay)
         answer = self.answer(request.command, request.path, request.headers) if self.answer else None
         status, content, headers = answer or self._pass_on(request, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from tests.gateways import Gateway
+from trackdsl.delivery.rest import _requests
 from trackdsl.delivery.rest._artifacts import ServerArtifacts, is_sent_at_once
 from trackdsl.delivery.rest._requests import Rest
 from trackdsl.delivery.store._errors import Refused, RefusedParts, Unavailable
@@ -26,13 +28,14 @@ class Stored:
     Attributes:
         listed: what it lists, by folder below the root of the run.
         contents: of its files.
-        status: with which it answers uploads.
+        status, answer, headers: how it answers uploads, and also lists if they are errors and it has none.
+        sent: the names of what was sent.
     """
 
     def __init__(self) -> None:
         self.listed: dict[str, Any] = {}
         self.contents: dict[str, bytes] = {}
-        self.status = 200
+        self.status, self.answer, self.headers = 200, b"{}", JSON
         self.sent: list[str] = []
 
     def __call__(self, method: str, target: str, _headers: Any) -> tuple[int, bytes, dict[str, str]]:
@@ -40,7 +43,9 @@ class Stored:
         name = unquote(parts.path).partition(f"{ROOT}/")[2]
         if method == "PUT":
             self.sent.append(name)
-            return self.status, b"{}", JSON
+            return self.status, self.answer, self.headers
+        if self.status >= 400 and not self.listed:
+            return self.status, self.answer, self.headers
         if not parts.query:
             return 200, self.contents[name], {}
         folder = parse_qs(parts.query)["path"][0].removeprefix(ROOT).strip("/")
@@ -135,6 +140,82 @@ def test_the_rest_of_a_folder_is_sent(stored: Stored, artifacts: ServerArtifacts
     with pytest.raises(RefusedParts) as raised:
         artifacts.write(ROOT, tmp_path, "", directory=True)
     assert raised.value.reasons == {name: f"{name!r} is a folder, so no file can be stored there" for name in "ab"}
+
+
+@pytest.mark.parametrize("status", [201, 204])
+def test_every_success_is_one(status: int, stored: Stored, artifacts: ServerArtifacts) -> None:
+    """A proxy, or another server than MLflow's, may answer that a file was created, or nothing."""
+    stored.status, stored.answer = status, b""
+    artifacts.write_text(ROOT, "content", "a.txt")
+    assert stored.sent == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(404, "RESOURCE_DOES_NOT_EXIST"), (400, "BAD_REQUEST"), (501, "NOT_IMPLEMENTED")]
+)
+def test_what_the_store_behind_a_server_lacks(
+    status: int, code: str, stored: Stored, artifacts: ServerArtifacts
+) -> None:
+    """A missing bucket may be there later, so no file is left out for it, and no folder seems to be empty."""
+    stored.status, stored.answer = status, json.dumps({"error_code": code, "message": "no bucket"}).encode()
+    with pytest.raises(Unavailable, match="no bucket") as raised:
+        artifacts.write_text(ROOT, "content", "a.txt")
+    assert raised.value.answered
+    with pytest.raises(Unavailable, match="no bucket"):
+        artifacts.read(ROOT, "a.txt")
+
+
+def test_an_invalid_path_is_final(stored: Stored, artifacts: ServerArtifacts) -> None:
+    """What MLflow's server calls invalid is never accepted."""
+    stored.status, stored.answer = 400, b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "Invalid path"}'
+    with pytest.raises(Refused, match="Invalid path"):
+        artifacts.write_text(ROOT, "content", "a.txt")
+
+
+def test_a_login_page_is_no_success(stored: Stored, artifacts: ServerArtifacts) -> None:
+    """A web page instead of an answer of MLflow's does not mean that a file is stored."""
+    stored.answer, stored.headers = b"<html>Sign in</html>", {"Content-Type": "text/html; charset=utf-8"}
+    with pytest.raises(Unavailable, match="does not answer as MLflow does"):
+        artifacts.write_text(ROOT, "content", "a.txt")
+
+
+def test_a_server_may_pause_while_it_reads(stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a file is sent, the server may be busy for longer than connecting may take."""
+    monkeypatch.setattr(_requests, "_CONNECT", 0.2)
+    (tmp_path / "large").write_bytes(bytes(30 << 20))
+    with contextlib.closing(Gateway(answer=stored)) as gateway, contextlib.closing(Rest(gateway.uri)) as rest:
+        gateway.delay_of_reading = 1.0
+        ServerArtifacts(rest).write(ROOT, tmp_path / "large", "large", directory=False)
+    assert stored.sent == ["large"]
+
+
+@pytest.mark.parametrize(
+    ("own", "configured", "seconds"),
+    [(True, "", 10), (True, "7", 7), (False, "", 120), (False, "300", 300), (False, "30.5", 30.5), (False, "x", 120)],
+)
+def test_how_long_an_answer_is_waited_for(
+    own: bool, configured: str, seconds: float, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Delivery waits longer after a timeout; a program, whose environment is its own, as long as MLflow's client."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", configured)
+    with contextlib.closing(Gateway(answer=stored)) as gateway, contextlib.closing(Rest(gateway.uri, own=own)) as rest:
+        assert rest._patience() == seconds
+        monkeypatch.setattr(rest, "_patience", lambda: 0.2)
+        gateway.delay = 5.0
+        with pytest.raises(Unavailable) as raised:
+            rest.request("GET", "/x")
+    assert raised.value.late
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == ("14" if own and configured else configured)
+
+
+@pytest.mark.parametrize("token", ["hunter2\r\nx: y", "hunter2\u20ac"])
+def test_a_token_that_is_no_header(token: str, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, and not shown."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    with contextlib.closing(Gateway(answer=stored)) as gateway, contextlib.closing(Rest(gateway.uri)) as rest:
+        with pytest.raises(Unavailable, match="such as its token, is not valid") as raised:
+            rest.request("GET", "/x")
+        assert "hunter2" not in str(raised.value)
 
 
 @pytest.mark.parametrize("status", [403, 413, 429, 500, 503])

@@ -351,7 +351,7 @@ def test_an_answer_about_another_run_is_not_believed() -> None:
         _run_requests.create_run(rest, "0", "n", 1, {"trackdsl.id": RUN})
     with pytest.raises(Unavailable, match="instead of"):
         _run_requests.end_run(rest, RUN, "FINISHED", 2)
-    assert _run_requests.create_run(rest, "0", "n", 1, {"trackdsl.id": OTHER}) == OTHER
+    assert _run_requests.create_run(rest, "0", "n", 1, {"trackdsl.id": OTHER}).run_id == OTHER
 
 
 @pytest.mark.parametrize("client", [False, True])

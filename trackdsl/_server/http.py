@@ -60,8 +60,10 @@ class _Expired(Exception):
 class _Exchange:
     """A request and its answer, which end at a deadline."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, piece: float | None) -> None:
         self.seconds = seconds
+        #: The timeout for each piece of an answer, and of what is sent.
+        self.piece = piece
         self.expired = False
         self._lock = threading.Lock()
         self._descriptor: int | None = None
@@ -126,8 +128,12 @@ class _WatchedConnection(HTTPConnection):
         return connection
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        """See `urllib3.connection.HTTPConnection`."""
+        """See `urllib3.connection.HTTPConnection`. While it sends, urllib3 uses the timeout for connecting."""
+        if self.sock is None:
+            self.connect()
         _register(self.sock)
+        if _current.exchange is not None and _current.exchange.piece:
+            self.timeout = _current.exchange.piece
         super().request(*args, **kwargs)
 
     def getresponse(self) -> Any:
@@ -154,6 +160,10 @@ class _Pool(urllib3.HTTPConnectionPool):
 
 class _TLSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _WatchedTLSConnection
+
+
+_Pool.__name__ = urllib3.HTTPConnectionPool.__name__
+_TLSPool.__name__ = urllib3.HTTPSConnectionPool.__name__
 
 
 class _BoundedAdapter(HTTPAdapter):
@@ -253,7 +263,7 @@ def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
 def _send(send: Callable[..., Any], request: Any, stream: bool, timeout: Any, kwargs: dict[str, Any]) -> Any:
     if _current.exchange is not None:  # An adapter around this one has begun it.
         return send(request, stream=stream, timeout=timeout, **kwargs)
-    exchange = _Exchange(_seconds(request, stream, timeout))
+    exchange = _Exchange(_seconds(request, stream, timeout), _piece(timeout))
     _current.exchange = exchange
     kept = False
     try:
@@ -290,12 +300,18 @@ def _refuse_lossy_redirect(request: Any, response: Any) -> None:
 
 def _seconds(request: Any, stream: bool, timeout: Any) -> float:
     """The deadline of an exchange, in seconds."""
-    single = timeout[1] if isinstance(timeout, tuple) else timeout
-    if not isinstance(single, (int, float)) or stream:
+    single = _piece(timeout)
+    if single is None or stream:
         return _LONGEST
     length = request.headers.get("Content-Length", "") if request.headers else ""
     upload = int(length) / _SLOWEST_UPLOAD if str(length).isdecimal() else 0.0
     return _PIECES * single + upload
+
+
+def _piece(timeout: Any) -> float | None:
+    """The timeout for a piece of an answer, in seconds."""
+    single = timeout[1] if isinstance(timeout, tuple) else timeout
+    return single if isinstance(single, (int, float)) else None
 
 
 def _content(response: Any, exchange: _Exchange) -> bytes:

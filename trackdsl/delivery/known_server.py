@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
-from trackdsl.delivery.database._schema import UNUSUAL_VARIABLES
 from trackdsl.delivery.rest._answers import Run
 from trackdsl.delivery.rest._artifacts import ServerArtifacts, root_of
 from trackdsl.delivery.rest._requests import Rest
@@ -14,8 +12,8 @@ from trackdsl.delivery.store._local_artifacts import Entry, LocalArtifacts, loca
 
 __all__ = ["KnownServer", "Run", "open_server"]
 
-#: How long to wait for a piece of an answer, in seconds, and how often to ask again, as MLflow's client does.
-_READ, _RETRIES = 120.0, 7
+#: How often to ask again if a server cannot answer now, as MLflow's client does.
+_RETRIES = 7
 
 
 class KnownServer:
@@ -26,7 +24,7 @@ class KnownServer:
     """
 
     def __init__(self, uri: str) -> None:
-        self._rest = Rest(uri, read=_READ, retries=_RETRIES)
+        self._rest = Rest(uri, own=False, retries=_RETRIES)
         self._runs = ServerRuns(self._rest)
         self._artifacts = ServerArtifacts(self._rest)
         self._local = LocalArtifacts()
@@ -71,7 +69,5 @@ class KnownServer:
 
 
 def open_server(uri: str) -> KnownServer | None:
-    """A server at a tracking URI; None for another store, and for one that only MLflow's client can read."""
-    if not uri.startswith(("http://", "https://")) or any(os.environ.get(name) for name in UNUSUAL_VARIABLES):
-        return None
-    return KnownServer(uri)
+    """A server at a tracking URI; None for another store."""
+    return KnownServer(uri) if uri.startswith(("http://", "https://")) else None

@@ -56,7 +56,13 @@ class MlflowConnection:
         bound_requests(of_thread=not own)
         if own:
             _forget_clients()
-        with for_now(), self._translated(), _sqlite_creation.alone(uri), _creation_lock.alone(uri), _inside(cwd, own):
+        with (
+            for_now(),
+            self._translated(),
+            _sqlite_creation.alone(uri),
+            _creation_lock.alone(uri),
+            _inside(cwd, own and not uri.startswith("http")),
+        ):
             from mlflow import MlflowClient
 
             gone = own and not os.path.isdir(cwd)

@@ -26,7 +26,7 @@ class MlflowFiles(MlflowConnection):
 
     def files(self, run_id: str) -> RemoteFiles | None:  # noqa: ARG002 - part of the protocol
         """See `Sink`. The files of a database that MLflow writes to are sent one by one."""
-        return self if self._uri.startswith("http") else None
+        return None
 
     def upload(self, send: Callable[[], None]) -> Future[None]:
         """See `RemoteFiles`."""

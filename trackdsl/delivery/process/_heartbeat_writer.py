@@ -63,12 +63,14 @@ class HeartbeatWriter:
     @contextlib.contextmanager
     def during(self, activity: str) -> Iterator[None]:
         """Say that the process does something else as long as the block lasts."""
-        before = self._activity, self._store
-        self.doing(activity, self._store)
+        before, store = self._activity, self._store
+        self.doing(activity, store)
         try:
             yield
         finally:
-            self.doing(*before)
+            # Another thread may have begun something else: files are sent by threads of their own.
+            if self._activity == activity:
+                self.doing(before, store)
 
     def begin_round(self) -> None:
         """Say that the process looks at all journals again."""

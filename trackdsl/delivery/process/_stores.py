@@ -40,9 +40,9 @@ def open_store(
         Unavailable: the store cannot be opened.
     """
     open_client = partial(_open_client, uri, cwd, own=own, before_import=before_import)
-    variable = next((name for name in UNUSUAL_VARIABLES if os.environ.get(name)), None)
-    if variable is None and uri.startswith(("http://", "https://")):
+    if uri.startswith(("http://", "https://")):
         return _open_server(uri, open_client, note, own=own)
+    variable = next((name for name in UNUSUAL_VARIABLES if os.environ.get(name)), None)
     connection = None if variable is not None else connect(uri, cwd)
     if connection is None:
         note(SinkNote(CLIENT, f"the variable {variable} is set" if variable is not None else ""))
@@ -73,13 +73,13 @@ def _open_server(
     from trackdsl.delivery.rest._requests import Rest
     from trackdsl.delivery.rest.sink import RestSink
 
-    rest = Rest(uri)
+    rest = Rest(uri, own=own)
     about = ask_server(rest)
     if about is None or not about.writes:
         note(SinkNote(REST, about.reason if about is not None else ""))
         return RestSink(rest, open_client, own=own)
     note(SinkNote(SERVER, ""))
-    return DatabaseSink(uri, ServerTables(rest), lambda: RestSink(Rest(uri), open_client, own=own))
+    return DatabaseSink(uri, ServerTables(rest), lambda: RestSink(Rest(uri, own=own), open_client, own=own))
 
 
 def _open_client(uri: str, cwd: str, *, own: bool, before_import: Callable[[], None]) -> ClientSink:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from posixpath import basename, dirname, join
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from trackdsl._core.artifact_paths import checked_path
+from trackdsl._server.tracking_server import json_object
 from trackdsl.delivery.rest._occupied_paths import wanted_paths, write_files
-from trackdsl.delivery.rest._requests import Missing, Rest, check
+from trackdsl.delivery.rest._requests import Rest, check
 from trackdsl.delivery.store._answers import upload_patience
-from trackdsl.delivery.store._errors import Refused, RefusedParts, explained
+from trackdsl.delivery.store._errors import Refused, RefusedParts, Unavailable, explained
 from trackdsl.journal._snapshots import content_of
 
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -92,7 +95,7 @@ class ServerArtifacts:
         if not any(file.path == path and not file.is_dir for file in self.listed(root, folder)):
             return None
         answer = self._rest.request("GET", _address(root, path), at_least=upload_patience())
-        check(answer)
+        _check(answer)
         content: bytes = answer.content
         return content
 
@@ -100,10 +103,8 @@ class ServerArtifacts:
         """What is directly in a folder, by path. There is nothing in a file, or in a folder that does not exist."""
         answer = self._rest.request("GET", _ARTIFACTS, params={"path": join(root, folder) if folder else root})
         try:
-            check(answer)
+            _check(answer)
             files = msgspec.json.decode(answer.content, type=_Listing, strict=False).files
-        except Missing:
-            return []
         except msgspec.MsgspecError as error:
             raise self._rest.unlike_mlflow(error) from None
         for file in files:
@@ -142,19 +143,40 @@ class ServerArtifacts:
         answer = self._rest.request(
             "PUT", _address(root, path), data=content, headers=headers, at_least=upload_patience()
         )
+        _check(answer)
+        if answer.headers.get("Content-Type", "").startswith("text/html"):  # A page of a proxy, such as for a login.
+            raise self._rest.unlike_mlflow(ValueError("a web page"))
+
+
+def _check(answer: Any) -> None:
+    """Raise the error that an answer about a file is, if it is one.
+
+    What the store behind the server lacks, such as a bucket, may be there later: only an invalid path is final.
+
+    Raises:
+        Refused: the server takes no such path.
+        Unavailable: it fails for now.
+    """
+    if 200 <= answer.status_code < 300:
+        return
+    try:
         check(answer)
+    except Refused as error:
+        if (json_object(answer) or {}).get("error_code") == "INVALID_PARAMETER_VALUE":
+            raise
+        raise Unavailable(f"the server answers {answer.status_code}: {error}", answered=True) from None
 
 
 def root_of(artifact_uri: str) -> str | None:
     """The path below which a server keeps the files of a run; None if it does not store them itself.
 
-    >>> root_of("mlflow-artifacts:/1/abc/artifacts"), root_of("s3://bucket/1"), root_of("mlflow-artifacts://other:1/a")
+    >>> root_of("mlflow-artifacts:/1//abc/artifacts"), root_of("s3://bucket/1"), root_of("mlflow-artifacts://other:1/a")
     ('1/abc/artifacts', None, None)
     """
     parts = urlsplit(artifact_uri)
     if parts.scheme != "mlflow-artifacts" or parts.netloc or parts.query or parts.fragment:
         return None
-    return parts.path.strip("/")
+    return re.sub("//+", "/", parts.path).strip("/")
 
 
 def is_sent_at_once(local: Path, *, directory: bool) -> bool:

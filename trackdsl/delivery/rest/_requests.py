@@ -10,12 +10,14 @@ import msgspec
 from trackdsl._core.redaction import mask_text
 from trackdsl._server import http
 from trackdsl._server.request_options import request_options
-from trackdsl._server.tracking_server import advice, brief, json_object
+from trackdsl._server.tracking_server import advice, brief, innermost, json_object
 from trackdsl.delivery.store._answers import BUSY, FINAL, OF_THE_STORE, TIMEOUT, wait_longer
 from trackdsl.delivery.store._errors import Denied, Refused, Unavailable
 
 #: How long to wait for a connection, and for a piece of an answer where nothing else is set, in seconds.
 _CONNECT, _READ = 5.0, 10.0
+#: How long MLflow's client waits for an answer.
+_READ_OF_MLFLOW = 120.0
 _MLFLOW = "/api/2.0/mlflow/"
 _JSON = {"Content-Type": "application/json"}
 
@@ -32,14 +34,15 @@ class Rest:
 
     Args:
         uri: the tracking URI.
-        read: how long to wait for a piece of an answer where nothing else is set, in seconds.
+        own: whether this process belongs to delivery: it first waits for a short time, and after a timeout longer.
+            Another process waits as long as MLflow's client does.
         retries: how often a request is repeated that a server, or a proxy before it, cannot answer now. Only for
             requests that change nothing.
     """
 
-    def __init__(self, uri: str, *, read: float = _READ, retries: int = 0) -> None:
+    def __init__(self, uri: str, *, own: bool = True, retries: int = 0) -> None:
         self._uri = uri.rstrip("/")
-        self._read = read
+        self._own = own
         self._session = http.session(retries)
 
     def get(self, type_: type[T], path: str, **params: str) -> T:
@@ -73,18 +76,30 @@ class Rest:
         """
         import requests
 
-        options = request_options()
-        options["headers"].update(arguments.pop("headers", {}))
-        seconds = max(float(os.environ.get(TIMEOUT) or self._read), at_least)
+        seconds = max(self._patience(), at_least)
         try:
+            options = request_options()
+            options["headers"].update(arguments.pop("headers", {}))
             return self._session.request(
                 method, self._uri + path, timeout=(min(_CONNECT, seconds), seconds), **options, **arguments
             )
-        except requests.exceptions.Timeout as error:
-            wait_longer()
-            raise Unavailable(self._failed(error), late=True) from None
+        except (UnicodeError, requests.exceptions.InvalidHeader):  # Its text has the header, such as a token.
+            raise Unavailable(f"a header for {mask_text(self._uri)}, such as its token, is not valid") from None
         except (requests.exceptions.RequestException, OSError) as error:
-            raise Unavailable(self._failed(error)) from None
+            late = isinstance(error, requests.exceptions.Timeout) or isinstance(innermost(error), TimeoutError)
+            if late and self._own:
+                wait_longer()
+            raise Unavailable(self._failed(error), late=late) from None
+        except ImportError as error:  # A plugin that signs requests, and its package.
+            raise Unavailable(f"requests to {mask_text(self._uri)} cannot be signed: {error}") from None
+
+    def _patience(self) -> float:
+        """How long to wait for a piece of an answer, in seconds."""
+        try:
+            configured = float(os.environ.get(TIMEOUT, ""))
+        except ValueError:
+            configured = 0.0
+        return configured if configured > 0 else _READ if self._own else _READ_OF_MLFLOW
 
     def close(self) -> None:
         """Close the connections; they are opened again when they are needed."""

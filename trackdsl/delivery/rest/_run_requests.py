@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from trackdsl._core.events import Input
-from trackdsl.delivery.rest._answers import Page, RunAnswer, UpdateAnswer
+from trackdsl.delivery.rest._answers import Info, Page, RunAnswer, UpdateAnswer
 from trackdsl.delivery.rest._requests import Rest
 from trackdsl.delivery.store._errors import Refused, Unavailable
 from trackdsl.delivery.store._sink import Batch
@@ -22,8 +22,8 @@ from trackdsl.store_format.tags import ID_TAG
 _UNUSUAL = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
-def create_run(rest: Rest, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
-    """Create a run; returns its id.
+def create_run(rest: Rest, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> Info:
+    """Create a run.
 
     Raises:
         Refused, Unavailable: see `check` in `_requests.py`; also if the answer is about another run.
@@ -35,10 +35,10 @@ def create_run(rest: Rest, experiment_id: str, name: str, start: int, tags: dict
         "start_time": start,
         "tags": _listed(tags),
     }
-    run = rest.post(RunAnswer, "runs/create", _encoded(content)).run.stored()
-    if run.tags.get(ID_TAG, tags.get(ID_TAG)) != tags.get(ID_TAG):
-        raise Unavailable(f"the server answers the creation of a run with another one, {run.run_id}")
-    return run.run_id
+    run = rest.post(RunAnswer, "runs/create", _encoded(content)).run
+    if run.stored().tags.get(ID_TAG, tags.get(ID_TAG)) != tags.get(ID_TAG):
+        raise Unavailable(f"the server answers the creation of a run with another one, {run.info.run_id}")
+    return run.info
 
 
 def write(rest: Rest, run_id: str, batch: Batch) -> None:

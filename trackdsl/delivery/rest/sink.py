@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from trackdsl._core.events import Input, Model
@@ -24,6 +25,9 @@ from trackdsl.delivery.store._local_artifacts import local_folder
 from trackdsl.delivery.store._partial_sink import PartialSink
 from trackdsl.delivery.store._sink import Batch, ClientSink, NewRun, RemoteFiles, StoredRun, Times, TreeRun
 from trackdsl.store_format.tags import ID_TAG, MISSING_PARENT_TAG, PARENT_TAG
+
+#: So many artifact URIs are remembered.
+_MOST_REMEMBERED = 1000
 
 
 class RestSink(PartialSink):
@@ -49,8 +53,9 @@ class RestSink(PartialSink):
         #: Files have threads of their own: metrics do not wait for them.
         self._uploads = ConcurrentRequests(prepare)
         self._collecting = False
-        # It never changes, and a run's files come one after the other.
-        self._artifact_uri = lru_cache(1000)(self._runs.artifact_uri)
+        #: Those of the latest runs. They never change.
+        self._artifact_uris: dict[str, str] = {}
+        self._lock = threading.Lock()
 
     def stale(self) -> bool:
         """See `Sink`."""
@@ -183,10 +188,13 @@ class RestSink(PartialSink):
     def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
         """See `Sink`."""
         try:
-            return _run_requests.create_run(self._rest, experiment_id, name, start, tags)
+            made = _run_requests.create_run(self._rest, experiment_id, name, start, tags)
         except BaseException:
             self._experiments.forget()  # One may have been deleted since.
             raise
+        if made.artifact_uri:
+            self._remember(made.run_id, made.artifact_uri)
+        return made.run_id
 
     def create_runs(self, runs: list[NewRun], created: Callable[[NewRun], None]) -> None:
         """See `CreatesConcurrently`."""
@@ -304,6 +312,19 @@ class RestSink(PartialSink):
         """See `Sink`."""
         root = root_of(self._artifact_uri(run_id))
         return self._artifacts.files(root, most) if root is not None else super().list_files(run_id, most)
+
+    def _artifact_uri(self, run_id: str) -> str:
+        uri = self._artifact_uris.get(run_id)
+        if uri is None:
+            uri = self._runs.artifact_uri(run_id)
+            self._remember(run_id, uri)
+        return uri
+
+    def _remember(self, run_id: str, artifact_uri: str) -> None:
+        with self._lock:
+            self._artifact_uris[run_id] = artifact_uri
+            if len(self._artifact_uris) > _MOST_REMEMBERED:
+                del self._artifact_uris[next(iter(self._artifact_uris))]
 
     def _folder_of(self, run_id: str) -> Path | None:
         return local_folder(self._artifact_uri(run_id))

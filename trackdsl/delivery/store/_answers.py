@@ -34,6 +34,6 @@ def upload_patience() -> int:
 
 def wait_longer() -> None:
     """Wait twice as long for the next answers, up to the timeout of MLflow's client: the server may be slow."""
-    seconds = int(os.environ.get(TIMEOUT, "0"))
-    if seconds:
-        os.environ[TIMEOUT] = str(min(2 * seconds, upload_patience()))
+    seconds = os.environ.get(TIMEOUT, "")
+    if seconds.isdecimal():
+        os.environ[TIMEOUT] = str(min(2 * int(seconds), upload_patience()))
