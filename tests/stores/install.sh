@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs what the tests of stores need, on Debian and as root: databases, Azure's emulator, and Python packages into
-# the environment whose `pip` comes first on the PATH.
+# Installs what the tests of stores and shells need, on Debian and as root: databases, Azure's emulator, zsh, fish, and
+# Python packages into the environment whose `pip` comes first on the PATH.
 set -eu
 cd "$(dirname "$0")/../.."
 
 export DEBIAN_FRONTEND=noninteractive
-packages="postgresql mariadb-server"
+packages="postgresql mariadb-server zsh fish"
 command -v npm >/dev/null || packages="$packages nodejs npm"
 # Only the programs: the tests start servers of their own.
 mkdir -p /etc/postgresql-common
