@@ -134,6 +134,17 @@ print(next(line for line in lines if line.startswith("VmHWM")).split()[1], *sys.
 """
 
 
+def delivered_by_a_process() -> tuple[int, set[str]]:
+    """The most memory that a process which delivers what was recorded needs, in kB, and the modules it imports."""
+    _target.close_all()
+    spool = settings.spool()
+    assert spool is not None
+    command = [sys.executable, "-c", DELIVERING, str(spool)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak, *modules = done.stdout.split()
+    return int(peak), set(modules)
+
+
 @pytest.mark.slow
 def test_delivery_to_a_database_is_small(sqlite_store: str) -> None:
     """A process that delivers to a SQLite store imports no MLflow, SQLAlchemy or `requests`, and needs below 90 MB."""
@@ -147,14 +158,9 @@ def test_delivery_to_a_database_is_small(sqlite_store: str) -> None:
     with experiment("small"):
         for _ in range(20):
             fit(0.5)
-    _target.close_all()
-    spool = settings.spool()
-    assert spool is not None
-    command = [sys.executable, "-c", DELIVERING, str(spool)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    peak, *modules = done.stdout.split()
+    peak, modules = delivered_by_a_process()
     assert (HEAVY | RECORDING).intersection(modules) == set()
-    assert int(peak) < 90_000
+    assert peak < 90_000
     with closing(sqlite3.connect(sqlite_store.removeprefix("sqlite:///"))) as connection:
         assert connection.execute("SELECT count(*) FROM metrics").fetchone() == (20 * 10_001,)
 
@@ -173,14 +179,9 @@ def test_delivery_to_a_server_is_small(kind: str, own_server: Server, monkeypatc
                 fit.log_input(np.arange(10.0), "train")
                 fit.log_text("content", "folder/text.txt")
                 fit.log_table({"a": [1, 2]}, "table.json")
-    _target.close_all()
-    spool = settings.spool()
-    assert spool is not None
-    command = [sys.executable, "-c", DELIVERING, str(spool)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    peak, *modules = done.stdout.split()
+    peak, modules = delivered_by_a_process()
     assert {"mlflow", "sqlalchemy", "pandas", "numpy"}.intersection(modules) == set()
-    assert int(peak) < 90_000
+    assert peak < 90_000
     root = next(run for run in all_runs(own_server.uri) if run.info.run_name == "small")
     stored = client(own_server.uri).list_artifacts(root.info.run_id, "trackdsl")
     assert "trackdsl/changes.json" in {file.path for file in stored}

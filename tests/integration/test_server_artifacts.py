@@ -14,8 +14,10 @@ import pytest
 
 from tests.gateways import Gateway
 from trackdsl.delivery.rest import _requests
-from trackdsl.delivery.rest._artifacts import ServerArtifacts, is_sent_at_once
+from trackdsl.delivery.rest._artifacts import Listed, ServerArtifacts, is_sent_at_once
 from trackdsl.delivery.rest._requests import Rest
+from trackdsl.delivery.rest._runs import ServerRuns
+from trackdsl.delivery.rest.sink import RestSink
 from trackdsl.delivery.store._errors import Refused, RefusedParts, Unavailable
 
 ROOT = "1/abc/artifacts"
@@ -73,9 +75,10 @@ def test_files_are_found_in_all_folders(stored: Stored, artifacts: ServerArtifac
     stored.contents = {"b/c.txt": b"\0abc"}
     assert artifacts.files(ROOT, 10) == [("a.txt", 3), ("b/c.txt", None)]
     assert artifacts.files(ROOT, 1) == [("a.txt", 3)]
-    assert artifacts.read(ROOT, "b/c.txt") == b"\0abc"
-    assert artifacts.read(ROOT, "b") is None
-    assert artifacts.read(ROOT, "missing/x") is None
+    assert artifacts.find(ROOT, "b/c.txt") == Listed("b/c.txt")
+    assert artifacts.content(ROOT, "b/c.txt") == b"\0abc"
+    assert artifacts.find(ROOT, "b") is None
+    assert artifacts.find(ROOT, "missing/x") is None
 
 
 def test_nothing_is_in_a_file(stored: Stored, artifacts: ServerArtifacts) -> None:
@@ -162,7 +165,7 @@ def test_what_the_store_behind_a_server_lacks(
         artifacts.write_text(ROOT, "content", "a.txt")
     assert raised.value.answered
     with pytest.raises(Unavailable, match="no bucket"):
-        artifacts.read(ROOT, "a.txt")
+        artifacts.find(ROOT, "a.txt")
 
 
 def test_an_invalid_path_is_final(stored: Stored, artifacts: ServerArtifacts) -> None:
@@ -248,16 +251,36 @@ def test_an_upload_may_take_as_long_as_the_user_says(
     assert waits == [seconds, 10]
 
 
-def test_large_files_are_left_to_mlflows_client(
-    stored: Stored, artifacts: ServerArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """MLflow's client sends files from a certain size on in parts; files above 100 MiB are not read into memory."""
+def test_large_files_are_left_to_mlflows_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's client sends files from a certain size on in parts."""
     (tmp_path / "a").write_bytes(bytes(100))
     assert is_sent_at_once(tmp_path / "a", directory=False)
     monkeypatch.setenv("MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE", "100")
     assert not is_sent_at_once(tmp_path / "a", directory=False)
     assert not is_sent_at_once(tmp_path, directory=True)
+
+
+def test_a_large_file_is_read_by_mlflows_client(stored: Stored, artifacts: ServerArtifacts) -> None:
+    """Files above 100 MiB are not read into memory here."""
+    sink = RestSink(artifacts._rest, lambda: Other(), own=True)  # type: ignore[arg-type, return-value]
+    sink._remember("r", f"mlflow-artifacts:/{ROOT}")
     stored.listed = {"": [{"path": "small", "file_size": 1}, {"path": "large", "file_size": 101 << 20}]}
-    assert artifacts.is_small(ROOT, "small")
-    assert artifacts.is_small(ROOT, "missing")
-    assert not artifacts.is_small(ROOT, "large")
+    stored.contents = {"small": b"x"}
+    assert [sink.read_artifact("r", path) for path in ("small", "large", "missing")] == [b"x", b"by the client", None]
+
+
+class Other:
+    """The sink that uses MLflow's client."""
+
+    def read_artifact(self, run_id: str, path: str) -> bytes:
+        assert (run_id, path) == ("r", "large")
+        return b"by the client"
+
+
+def test_pages_without_end_end() -> None:
+    """A server that says of a page that it follows itself is not asked for ever."""
+    page = json.dumps({"experiments": [], "next_page_token": "again"}).encode()
+    with contextlib.closing(Gateway(answer=lambda *_: (200, page, JSON))) as gateway:
+        with contextlib.closing(Rest(gateway.uri)) as rest, pytest.raises(Unavailable, match="followed by itself"):
+            ServerRuns(rest).experiments("ALL")
+        assert len(gateway.requests) == 2

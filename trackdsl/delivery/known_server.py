@@ -10,7 +10,7 @@ from trackdsl.delivery.rest._requests import Rest
 from trackdsl.delivery.rest._runs import ServerRuns
 from trackdsl.delivery.store._local_artifacts import Entry, LocalArtifacts, local_folder
 
-__all__ = ["KnownServer", "Run", "open_server"]
+__all__ = ["KnownServer", "Run"]
 
 #: How often to ask again if a server cannot answer now, as MLflow's client does.
 _RETRIES = 7
@@ -56,7 +56,7 @@ class KnownServer:
         """The content of a file below an URI of `artifacts_of`; None if there is none."""
         root, folder = root_of(uri), local_folder(uri)
         if root is not None:
-            return self._artifacts.read(root, path)
+            return None if self._artifacts.find(root, path) is None else self._artifacts.content(root, path)
         return None if folder is None else self._local.read(folder, path)
 
     def files(self, uri: str, inner: str) -> list[Entry]:
@@ -66,8 +66,3 @@ class KnownServer:
             listed = self._artifacts.listed(root, inner or None)
             return [Entry(one.path, one.is_dir, one.file_size) for one in listed]
         return [] if folder is None else self._local.entries(folder, inner)
-
-
-def open_server(uri: str) -> KnownServer | None:
-    """A server at a tracking URI; None for another store."""
-    return KnownServer(uri) if uri.startswith(("http://", "https://")) else None

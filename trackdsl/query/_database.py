@@ -247,7 +247,11 @@ def reader_for(uri: str) -> PagedReader:
     if tables is not None:
         return DatabaseReader(uri, tables)
     if uri.startswith(("http://", "https://")):
-        return _reader_of_server(uri)
+        # These import `requests`, which a query of a database does not need.
+        from trackdsl.delivery.known_server import KnownServer
+        from trackdsl.query._server import ServerReader
+
+        return ServerReader(uri, KnownServer(uri))
     client = client_of(uri)
     from trackdsl.query._mlflow_search import MlflowTables, can_be_read
 
@@ -255,15 +259,6 @@ def reader_for(uri: str) -> PagedReader:
     if store is not None and can_be_read(store):
         return DatabaseReader(uri, MlflowTables(store), client)
     return PagedReader(uri, client)
-
-
-def _reader_of_server(uri: str) -> PagedReader:
-    # This imports `requests`, which a query of a database does not need.
-    from trackdsl.delivery.known_server import open_server
-    from trackdsl.query._server import ServerReader
-
-    server = open_server(uri)
-    return PagedReader(uri) if server is None else ServerReader(uri, server)
 
 
 def _joined(selected: str, kind: str, experiments: tuple[str, ...]) -> str:

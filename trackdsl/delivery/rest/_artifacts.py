@@ -28,8 +28,8 @@ from trackdsl.journal._snapshots import content_of
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 #: MLflow's client sends larger files in parts, or straight to the store behind the server, if the server permits it.
 _LARGEST, _LARGEST_VARIABLE = 500 << 20, "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE"
-#: Larger files are not read into memory.
-_LARGEST_READ = 100 << 20
+#: Larger files are read by MLflow's client, piece by piece.
+LARGEST_READ = 100 << 20
 
 
 class Listed(msgspec.Struct):
@@ -89,11 +89,13 @@ class ServerArtifacts:
             raise Refused(str(error)) from None
         write_files(lambda: self._put(root, content, path), lambda: [path], lambda folder: self.listed(root, folder))
 
-    def read(self, root: str, path: str) -> bytes | None:
-        """The content of a file; None if there is none."""
-        folder = dirname(path) or None
-        if not any(file.path == path and not file.is_dir for file in self.listed(root, folder)):
-            return None
+    def find(self, root: str, path: str) -> Listed | None:
+        """A file, as its folder lists it; None if there is none."""
+        found = self.listed(root, dirname(path) or None)
+        return next((file for file in found if file.path == path and not file.is_dir), None)
+
+    def content(self, root: str, path: str) -> bytes:
+        """The content of a file."""
         answer = self._rest.request("GET", _address(root, path), at_least=upload_patience())
         _check(answer)
         content: bytes = answer.content
@@ -125,11 +127,6 @@ class ServerArtifacts:
                 else:
                     files.append((file.path, file.file_size))
         return files[:most]
-
-    def is_small(self, root: str, path: str) -> bool:
-        """Whether a file can be read into memory; also if there is none."""
-        found = self.listed(root, dirname(path) or None)
-        return all((file.file_size or 0) <= _LARGEST_READ for file in found if file.path == path)
 
     def _write_file(self, root: str, local: Path, path: str) -> None:
         def write() -> None:

@@ -204,4 +204,6 @@ class ServerRuns:
             yield page
             if not page.next_page_token:
                 return
+            if page.next_page_token == content.get("page_token"):
+                raise self._requests.unlike_mlflow(ValueError("a page is followed by itself"))
             content = {**content, "page_token": page.next_page_token}

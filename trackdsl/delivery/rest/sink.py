@@ -14,7 +14,7 @@ from pathlib import Path
 from trackdsl._core.events import Input, Model
 from trackdsl._server.http import bound_requests
 from trackdsl.delivery.rest import _run_requests
-from trackdsl.delivery.rest._artifacts import ServerArtifacts, is_sent_at_once, root_of
+from trackdsl.delivery.rest._artifacts import LARGEST_READ, ServerArtifacts, is_sent_at_once, root_of
 from trackdsl.delivery.rest._concurrency_limit import MOST
 from trackdsl.delivery.rest._concurrent_requests import ConcurrentRequests
 from trackdsl.delivery.rest._requests import Rest
@@ -304,9 +304,14 @@ class RestSink(PartialSink):
     def read_artifact(self, run_id: str, path: str) -> bytes | None:
         """See `Sink`."""
         root = root_of(self._artifact_uri(run_id))
-        if root is not None and self._artifacts.is_small(root, path):
-            return self._artifacts.read(root, path)
-        return super().read_artifact(run_id, path)
+        if root is None:
+            return super().read_artifact(run_id, path)
+        file = self._artifacts.find(root, path)
+        if file is None:
+            return None
+        if (file.file_size or 0) > LARGEST_READ:
+            return super().read_artifact(run_id, path)
+        return self._artifacts.content(root, path)
 
     def list_files(self, run_id: str, most: int) -> list[tuple[str, int | None]]:
         """See `Sink`."""

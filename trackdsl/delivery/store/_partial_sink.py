@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from trackdsl.delivery.store._run_trace import RunTrace
 from trackdsl.delivery.store._sink import ClientSink, RemoteFiles
 
 
-class PartialSink:
+class PartialSink(ABC):
     """A part of a sink: artifacts in local folders are written here, and other ones by another sink, as models are.
 
     Args:
@@ -87,9 +88,9 @@ class PartialSink:
         """See `Sink`."""
         self._other().write_model_input(run_id, model_id)
 
+    @abstractmethod
     def _folder_of(self, run_id: str) -> Path | None:
         """The local folder of a run's artifacts; None if they are elsewhere."""
-        raise NotImplementedError
 
     def _other(self) -> ClientSink:
         with self._opening:
